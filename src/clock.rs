@@ -4,11 +4,14 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since 1970, UTC. Zero if the clock stands before 1970.
-#[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the wall clock"
+)]
 pub fn unix_millis() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| saturating_millis(since))
+        .map_or(0, saturating_millis)
 }
 
 /// A duration in whole milliseconds, as the wire counts them; saturates at `u64::MAX`.

@@ -11,6 +11,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 /// A Yjs client id: chosen at random by each Yjs document instance, below 2^53.
 pub type ClientId = u64;
 
+/// The largest client id: JavaScript counts exactly up to here (Yjs 14 draws 53-bit ids, Yjs 13 32-bit ones).
+pub const CLIENT_ID_MAX: ClientId = (1 << 53) - 1;
+
 /// The longest document name, in bytes of UTF-8. Long enough for a path of a few parts, short enough for a database key.
 pub const DOCUMENT_NAME_BYTES_MAX: usize = 512;
 

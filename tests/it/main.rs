@@ -1,1 +1,20 @@
-//! x
+//! The integration tests, one binary: it links once.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on says so by panicking"
+)]
+
+#[path = "../contract/mod.rs"]
+mod contract;
+
+mod command;
+mod idle;
+mod kill;
+mod native;
+mod poison;
+mod sessions;
+mod slow;
+mod support;
+mod trace;
+mod workers;

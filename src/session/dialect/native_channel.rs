@@ -1,9 +1,11 @@
 //! One document of a native session: OPEN to CLOSED. PROTOCOL.md, section DC.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::timeout;
 use tracing::debug;
 
 use crate::auth;
@@ -15,9 +17,12 @@ use crate::protocol::message::{self, ClientDocument, Open, Refusal, ServerDocume
 use crate::room::{Closing, Form, Kind, Out};
 use crate::session::channel::{Channel, Ended, Request};
 use crate::session::context::Session;
-use crate::session::outbound::{self, Words};
+use crate::session::outbound::{self, End, Words};
 use crate::shutdown::Scope;
 use crate::transport::{Sender, Writer};
+
+/// How long a client that takes no more may go on being heard.
+const LAST_EDITS_MAX: Duration = Duration::from_secs(2);
 
 /// Something of the client for this document, with the bytes that it holds of the session's bound.
 #[derive(Debug)]
@@ -85,7 +90,14 @@ impl Document {
             let outbound = outbound::write(&channel, &mut self.writer, &mut words);
             tokio::pin!(outbound);
             tokio::select! {
-                _ = &mut outbound => false,
+                end = &mut outbound => {
+                    if matches!(end, End::Failed) {
+                        // A client that went takes no more words; what it sent before is still on its way to us.
+                        let rest = take_all(&channel, &mut self.inbound);
+                        let _ = timeout(LAST_EDITS_MAX, rest).await;
+                    }
+                    false
+                }
                 end = take_all(&channel, &mut self.inbound) => match end {
                     None => true,
                     Some(closing) => {

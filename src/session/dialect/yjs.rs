@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use crate::doc::{StateVector, Trust};
@@ -17,7 +17,7 @@ use crate::protocol::yjs::Message;
 use crate::room::{Closing, Form, Kind, Out};
 use crate::session::channel::{Channel, Ended, Request};
 use crate::session::context::Session;
-use crate::session::outbound::{self, Words};
+use crate::session::outbound::{self, End, Words};
 use crate::transport::{CloseReason, Link, Received, Receiver};
 
 /// Stock clients close when nothing came for 30 s (WebSocket pings do not count in browsers), and look every 3 s. Room
@@ -26,6 +26,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(15);
 
 /// How long a client that is refused for good waits for the word of it.
 const FINAL_PAUSE: Duration = Duration::from_millis(500);
+
+/// How long a client that takes no more may go on being heard.
+const LAST_EDITS_MAX: Duration = Duration::from_secs(2);
 
 /// The one document of such a link.
 const CHANNEL: u32 = 1;
@@ -45,7 +48,13 @@ pub(in crate::session) async fn run(session: Arc<Session>, link: Link, document:
                 let outbound = outbound::write(&channel, &mut writer, &mut words);
                 tokio::pin!(outbound);
                 tokio::select! {
-                    end = &mut outbound => end.into_closing(),
+                    end = &mut outbound => {
+                        if matches!(end, End::Failed) {
+                            // A client that went takes no more words; what it sent before is still on its way to us.
+                            let _ = timeout(LAST_EDITS_MAX, inbound(&channel, &mut receiver)).await;
+                        }
+                        end.into_closing()
+                    }
                     closing = inbound(&channel, &mut receiver) => {
                         channel.close(closing);
                         outbound.await.into_closing()

@@ -11,6 +11,7 @@ mod contract;
 mod command;
 mod idle;
 mod kill;
+mod leaving;
 mod native;
 mod poison;
 mod sessions;

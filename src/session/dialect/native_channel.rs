@@ -88,17 +88,18 @@ impl Document {
         };
         let gone = {
             let outbound = outbound::write(&channel, &mut self.writer, &mut words);
-            tokio::pin!(outbound);
+            let inbound = take_all(&channel, &mut self.inbound);
+            tokio::pin!(outbound, inbound);
             tokio::select! {
                 end = &mut outbound => {
                     if matches!(end, End::Failed) {
-                        // A client that went takes no more words; what it sent before is still on its way to us.
-                        let rest = take_all(&channel, &mut self.inbound);
-                        let _ = timeout(LAST_EDITS_MAX, rest).await;
+                        // A client that went takes no more words; what it sent before is still on its way to us. The same
+                        // future goes on: it may hold a message, and it knows the number of the next.
+                        let _ = timeout(LAST_EDITS_MAX, inbound).await;
                     }
                     false
                 }
-                end = take_all(&channel, &mut self.inbound) => match end {
+                end = &mut inbound => match end {
                     None => true,
                     Some(closing) => {
                         channel.close(closing);

@@ -46,16 +46,18 @@ pub(in crate::session) async fn run(session: Arc<Session>, link: Link, document:
             let closing = {
                 let mut words = Yjs;
                 let outbound = outbound::write(&channel, &mut writer, &mut words);
-                tokio::pin!(outbound);
+                let inbound = inbound(&channel, &mut receiver);
+                tokio::pin!(outbound, inbound);
                 tokio::select! {
                     end = &mut outbound => {
                         if matches!(end, End::Failed) {
                             // A client that went takes no more words; what it sent before is still on its way to us.
-                            let _ = timeout(LAST_EDITS_MAX, inbound(&channel, &mut receiver)).await;
+                            // The same future goes on: it may hold a message.
+                            let _ = timeout(LAST_EDITS_MAX, inbound).await;
                         }
                         end.into_closing()
                     }
-                    closing = inbound(&channel, &mut receiver) => {
+                    closing = &mut inbound => {
                         channel.close(closing);
                         outbound.await.into_closing()
                     }

@@ -137,7 +137,7 @@ impl Node {
         auth::check_listen(mode, config.webtransport.listen)?;
         let https = (!tls.is_development()).then(|| tls.https());
         let server = http::Server::bind(&config.http, mode, https).await?;
-        let keys = Keys::load_or_create(data.path())?;
+        let keys = Keys::load_or_create(&data.path().join("keys"))?;
         let listener = Listener::bind(&config.webtransport, &tls, &keys, &scopes.ground)?;
 
         let store = store::open(config.store.as_str()).await?;

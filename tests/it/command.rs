@@ -141,6 +141,15 @@ async fn a_signal_ends_the_server_in_order_with_exit_code_zero() {
         let process = Process::start(directory.path()).await;
         let code = soon("the end", process.signal(signal)).await;
         assert_eq!(code, Some(0), "after SIG{signal}");
+        // What certs/README.md says lies there, does.
+        for file in [
+            "tls/development.crt.pem",
+            "tls/development.key.pem",
+            "keys/stateless-reset.key",
+            "keys/connection-id.key",
+        ] {
+            assert!(directory.path().join(file).is_file(), "{file}");
+        }
         // The lock went with it, and nothing is left to replay.
         let again = Process::start(directory.path()).await;
         again.kill().await;

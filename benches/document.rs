@@ -138,21 +138,36 @@ fn merges(report: &mut Report, trace: &Trace) {
         (1_000, "merge-1000", "yrs-merge-1000"),
         (10_000, "merge-10000", "yrs-merge-10000"),
     ];
+    // All live edits in every case, so that all merge the same mix.
     for (n, ours, theirs) in SIZES {
-        let updates = &trace.live[..n];
-        let mut case = Case::new(ours, n, "update").against(theirs);
+        let mut case = Case::new(ours, N_LIVE, "update").against(theirs);
         if n == 1_000 {
             case = case.goal(150.0);
         }
-        report.each(case, || hot::merge(updates));
-        report.each(Case::new(theirs, n, "update"), || {
-            yrs::merge_updates_v1(updates).expect("yrs reads what it wrote")
+        report.each(case, || merge_chunks(&trace.live, n));
+        report.each(Case::new(theirs, N_LIVE, "update"), || {
+            yrs_merge_chunks(&trace.live, n);
         });
     }
-    report.each(
-        Case::new("merge-1000-typing", 1_000, "update").goal(150.0),
-        || hot::merge(&trace.typing[..1_000]),
-    );
+    let typing = Case::new("merge-1000-typing", N_LIVE, "update").goal(150.0);
+    report.each(typing.against("yrs-merge-1000-typing"), || {
+        merge_chunks(&trace.typing, 1_000);
+    });
+    report.each(Case::new("yrs-merge-1000-typing", N_LIVE, "update"), || {
+        yrs_merge_chunks(&trace.typing, 1_000)
+    });
+}
+
+fn merge_chunks(updates: &[Bytes], n: usize) {
+    for chunk in updates.chunks(n) {
+        black_box(hot::merge(chunk));
+    }
+}
+
+fn yrs_merge_chunks(updates: &[Bytes], n: usize) {
+    for chunk in updates.chunks(n) {
+        black_box(yrs::merge_updates_v1(chunk)).expect("yrs reads what it wrote");
+    }
 }
 
 /// What a member that has everything up to some clock still lacks.

@@ -84,8 +84,10 @@ pub(crate) fn count() {
     println!("hot::scan: {N_LIVE} updates");
     admit(&mut loaded(trace), &trace.typing);
     println!("hot::admit: {N_LIVE} updates");
-    black_box(merge(&trace.live[..1_000]));
-    println!("hot::merge: 1000 updates");
+    for updates in trace.live.chunks(1_000) {
+        black_box(merge(updates));
+    }
+    println!("hot::merge: {N_LIVE} updates");
     let mut document = loaded(trace);
     document.full();
     let near: StateVector = document

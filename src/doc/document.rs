@@ -214,7 +214,7 @@ impl Document {
             let news = document
                 .take_stored(&scanned, nowhere)
                 .map_err(LoadError::Snapshot)?;
-            document.fold_snapshot(&news);
+            document.fold_snapshot(scanned, &news);
         }
         document.base = folded.clone();
         document.position = folded;
@@ -240,11 +240,14 @@ impl Document {
     }
 
     /// The stored snapshot's structs become the snapshot; usually it is one update that goes in as it is.
-    fn fold_snapshot(&mut self, news: &[TailUpdate]) {
-        let scanned: Vec<Scanned> = news
-            .iter()
-            .map(|update| rescan(&update.bytes).expect(WALKED))
-            .collect();
+    fn fold_snapshot(&mut self, stored: Scanned, news: &[TailUpdate]) {
+        let scanned: Vec<Scanned> = match news {
+            [whole] if whole.bytes == stored.bytes() => vec![stored],
+            _ => news
+                .iter()
+                .map(|update| rescan(&update.bytes).expect(WALKED))
+                .collect(),
+        };
         if let [whole] = &scanned[..] {
             let bytes = whole.bytes();
             self.snapshot = Snapshot::new(bytes.clone(), whole.sections().to_vec());

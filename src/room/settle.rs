@@ -19,6 +19,8 @@ struct Waiting {
 #[derive(Debug, Default)]
 pub(super) struct Unsettled {
     queue: VecDeque<Waiting>,
+    /// How many of the queue's first are not parked. While the store is away the queue grows, and nothing may walk it whole.
+    n_seen: usize,
     seen: u64,
 }
 
@@ -48,7 +50,7 @@ impl Unsettled {
 
     /// A parked piece was admitted; its rows end at `waits_for`.
     pub(super) fn resolved(&mut self, park: ParkId, waits_for: u64) {
-        for waiting in &mut self.queue {
+        for waiting in self.queue.range_mut(self.n_seen..) {
             if waiting.parked == Some(park) {
                 waiting.parked = None;
                 waiting.waits_for = waits_for;
@@ -58,7 +60,7 @@ impl Unsettled {
 
     /// Everything that the member ever sent is known to the room, in rows up to `waits_for`.
     pub(super) fn all_known(&mut self, waits_for: u64) {
-        for waiting in &mut self.queue {
+        for waiting in self.queue.range_mut(self.n_seen..) {
             if waiting.parked.take().is_some() {
                 waiting.waits_for = waits_for;
             }
@@ -68,23 +70,23 @@ impl Unsettled {
     /// Settles what can be settled when the log is committed up to `durable`.
     pub(super) fn settle(&mut self, durable: u64) -> Settled {
         let mut settled = Settled::default();
-        let seen = self
-            .queue
-            .iter()
-            .take_while(|waiting| waiting.parked.is_none())
-            .last()
-            .map(|waiting| waiting.sequence);
-        if let Some(seen) = seen.filter(|seen| *seen > self.seen) {
-            self.seen = seen;
-            settled.seen = Some(seen);
+        while let Some(next) = self.queue.get(self.n_seen)
+            && next.parked.is_none()
+        {
+            self.n_seen += 1;
+            if next.sequence > self.seen {
+                self.seen = next.sequence;
+                settled.seen = Some(next.sequence);
+            }
         }
         while let Some(front) = self
             .queue
             .front()
-            .filter(|front| front.parked.is_none() && front.waits_for <= durable)
+            .filter(|front| self.n_seen > 0 && front.waits_for <= durable)
         {
             settled.durable = Some(front.sequence);
             self.queue.pop_front();
+            self.n_seen -= 1;
         }
         settled
     }

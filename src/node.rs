@@ -19,10 +19,10 @@ use tracing::{debug, info, warn};
 use crate::auth::{self, Mode, host};
 use crate::clock;
 use crate::config::Config;
+use crate::doc::worker::Pool;
 use crate::http::{self, ConnectInfo, RefusedUpgrade, Route, Upgrade, WebTransportInfo};
 use crate::ids::{NodeId, Origin};
-use crate::room::compaction::MergeOnly;
-use crate::room::{Parts, Registry};
+use crate::room::{Parts, Registry, Workers};
 use crate::session::{self, Context, Door, Present};
 use crate::shutdown::Scope;
 use crate::store::{self, Committer, DataDir, DocStore, Journal};
@@ -163,13 +163,20 @@ impl Node {
             metrics.clone(),
             &scopes.ground,
         );
+        let workers = Pool::start(
+            config.worker.clone(),
+            data.quarantine(),
+            metrics.clone(),
+            &scopes.rooms,
+        );
+        let collector = Workers::new(workers, config.room.compaction.spare, metrics.clone());
         let registry = Registry::new(Parts {
             config: config.room.clone(),
             limits: config.document,
             store: store.clone(),
             journal,
             committer: committer.clone(),
-            collector: Arc::new(MergeOnly),
+            collector: Arc::new(collector),
             origin,
             metrics: metrics.clone(),
             scope: scopes.rooms.clone(),

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::doc::DocumentLimits;
+use crate::doc::{self, DocumentLimits};
 use crate::transport::{tls, webtransport};
 use crate::{http, room, session, store, telemetry};
 pub use error::ConfigError;
@@ -49,6 +49,8 @@ pub struct Config {
     pub room: room::Config,
     /// What one document may cost.
     pub document: DocumentLimits,
+    /// The worker processes that integrate documents, for compaction.
+    pub worker: doc::worker::Config,
     /// The local journal.
     pub journal: store::journal::Config,
     /// The group commit.
@@ -69,6 +71,7 @@ impl Default for Config {
             session: session::Config::default(),
             room: room::Config::default(),
             document: DocumentLimits::default(),
+            worker: doc::worker::Config::default(),
             journal: store::journal::Config::default(),
             committer: store::committer::Config::default(),
             log: telemetry::logging::Config::default(),

@@ -19,7 +19,8 @@ use super::backlog::{Backlog, not_in_the_past};
 use super::registry::Inner;
 use crate::clock;
 use crate::doc::{
-    self, Document, DocumentLimits, ScanError, ScanLimits, Scanned, TailUpdate, scan,
+    self, ContentSum, Digest, Document, DocumentLimits, ScanError, ScanLimits, Scanned,
+    StateVector, TailUpdate, scan,
 };
 use crate::ids::{DocumentKey, Epoch, Origin};
 use crate::protocol::position::Position;
@@ -51,6 +52,10 @@ pub struct Config {
     /// After a failure, the time until the next try.
     #[serde(with = "units::duration")]
     pub retry: Duration,
+    /// How long a document is not collected, only merged, once two workers failed over it: each try may cost a worker's
+    /// whole time limit.
+    #[serde(with = "units::duration")]
+    pub spare: Duration,
 }
 
 impl Default for Config {
@@ -63,6 +68,7 @@ impl Default for Config {
             age: Duration::from_secs(120),
             at_once: 2,
             retry: Duration::from_secs(10),
+            spare: Duration::from_secs(3_600),
         }
     }
 }
@@ -75,24 +81,15 @@ pub trait Collector: Debug + Send + Sync + 'static {
     /// The same document, smaller. Its result is verified before it replaces anything. `None` when it could not: the
     /// merged bytes stand in.
     fn collect<'a>(&'a self, document: &'a DocumentKey, merged: Bytes) -> Collecting<'a>;
-
-    /// The digest of the content, carried as the snapshot's metadata since collection removes content: from the digest of
-    /// the snapshot before (empty when there is none), the folded rows that brought something to it, and the document as
-    /// it is now.
-    fn digest(&self, before: &Bytes, news: &[Scanned], document: &Document) -> Bytes;
 }
 
-/// Collects nothing: every snapshot is the merged bytes.
+/// Collects nothing: every snapshot is the merged bytes. For tests and benches of the rest.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MergeOnly;
 
 impl Collector for MergeOnly {
     fn collect<'a>(&'a self, _: &'a DocumentKey, _: Bytes) -> Collecting<'a> {
         Box::pin(async { None })
-    }
-
-    fn digest(&self, _: &Bytes, _: &[Scanned], _: &Document) -> Bytes {
-        Bytes::new()
     }
 }
 
@@ -204,7 +201,6 @@ impl Job {
         }
         let old = before.map(|before| self.held(before.bytes())).transpose()?;
         let mut rows = Vec::with_capacity(loaded.rows.len());
-        let mut news = Vec::with_capacity(loaded.rows.len());
         let mut left = (0, 0);
         for row in loaded.rows {
             let update = walk(&row.update)?;
@@ -214,18 +210,15 @@ impl Job {
                 left.1 += row.update.len() as u64;
                 continue;
             }
-            // A row that was appended again after it was compacted brings nothing.
-            if old.as_ref().is_none_or(|old| old.has_news(&update)) {
-                news.push(update);
-            }
             rows.push(row);
         }
         if rows.is_empty() {
             return Ok(Outcome::Nothing(left.0, left.1));
         }
         let has_growth = document.has_news(&snapshot);
-        let digest = self.collector.digest(&loaded.digest, &news, &held);
-        drop((held, old, document, news));
+        let known = old.as_ref().map(Document::state_vector);
+        let digest = digest(&self.key, &loaded.digest, known, &mut document, &held)?;
+        drop((held, old, document));
         yield_now().await;
 
         let keys: Vec<_> = rows.iter().map(|row| (row.origin, row.sequence)).collect();
@@ -276,6 +269,29 @@ impl Job {
             Vec::new(),
         )
     }
+}
+
+/// The digest of what a snapshot stands for, carried as its metadata, since collecting removes content: what was summed up
+/// before, and every unit that the snapshot before did not `know`, once, however many rows brought it.
+fn digest(
+    key: &DocumentKey,
+    before: &Bytes,
+    known: Option<&StateVector>,
+    document: &mut Document,
+    snapshot: &Document,
+) -> Result<Bytes, ScanError> {
+    let mut sum = match (known, Digest::decode(before)) {
+        (None, _) => ContentSum::new(),
+        (Some(_), Ok(digest)) => digest.content(),
+        (Some(_), Err(cause)) => {
+            // It stays as it is, so that `verify` finds it.
+            warn!(document = %key, %cause, "read the digest of the snapshot before");
+            return Ok(before.clone());
+        }
+    };
+    let nothing = StateVector::new();
+    sum.add(&walk(&document.diff(known.unwrap_or(&nothing)))?);
+    Ok(Bytes::copy_from_slice(&snapshot.digest(sum).encode()))
 }
 
 fn walk(bytes: &Bytes) -> Result<Scanned, ScanError> {

@@ -109,7 +109,7 @@ impl Editor {
             access: Access::Write,
             known_epoch: None,
             client_id: None,
-            state_vector: Some(doc::StateVector::new()),
+            state_vector: Some(StateVector::new()),
             position,
         };
         handle.join(join, mailbox.clone()).await.unwrap();

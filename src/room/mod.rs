@@ -11,6 +11,7 @@
 mod actor;
 mod backlog;
 mod broadcast;
+mod collector;
 pub mod compaction;
 mod config;
 mod event;
@@ -24,6 +25,7 @@ mod state;
 mod state_tests;
 
 pub use broadcast::{Broadcast, Form};
+pub use collector::Workers;
 pub use config::Config;
 pub use event::{Count, Effect, Event, Join, Kind, Refused, Submitted};
 pub use member::{Closing, Mailbox, MemberId, Opened, Out};

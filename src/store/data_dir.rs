@@ -92,6 +92,11 @@ impl DataDir {
         self.path.join("journal")
     }
 
+    /// Where inputs that CRDT workers failed over are kept for study.
+    pub fn quarantine(&self) -> PathBuf {
+        self.path.join("quarantine")
+    }
+
     /// Where the journal of a store that lives in memory is: never among the segments that a database still waits for.
     /// What the last run left there is gone with its store.
     pub fn journal_of_memory(&self) -> io::Result<PathBuf> {

@@ -348,6 +348,8 @@ metrics! {
     workers_failed: Counters<1> = Counters::new(["reason"]), "workers_failed";
     /// Inputs of failed worker requests that were kept in the quarantine.
     quarantined: Counter, "quarantined_inputs";
+    /// Documents over which workers failed twice: they are edited as ever, and merged but not collected for a while.
+    flagged_documents: Gauge, "flagged_documents";
 
     /// HTTP connections that are open now, upgraded ones included.
     http_connections: Gauge, "http_connections";

@@ -108,6 +108,7 @@ on_every_store![
     st46_a_fault_at_any_step_loses_nothing,
     st47_what_a_collector_says_is_verified,
     st47_rows_that_wait_for_something_missing_stay,
+    st48_the_digest_counts_each_unit_once,
     st53_segments_keep_what_left_the_log,
 ];
 

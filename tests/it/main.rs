@@ -8,6 +8,7 @@
 #[path = "../contract/mod.rs"]
 mod contract;
 
+mod collecting;
 mod command;
 mod idle;
 mod kill;

@@ -51,6 +51,8 @@ pub(crate) fn config(data: &Path) -> Config {
         ..Config::default()
     };
     config.store = syncline::config::StoreUrl::sqlite_in(data);
+    // This process is no server.
+    config.worker.program = env!("CARGO_BIN_EXE_syncline").into();
     config.http.listen = "127.0.0.1:0".parse().unwrap();
     config.webtransport.listen = "127.0.0.1:0".parse().unwrap();
     config

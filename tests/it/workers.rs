@@ -40,6 +40,7 @@ impl Fixture {
 
     fn of(program: &Path, data: TempDir, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
+            program: program.into(),
             restart_backoff: Duration::from_millis(1),
             request_timeout: PATIENCE,
             ..Config::default()
@@ -49,7 +50,6 @@ impl Fixture {
         let scope = Scope::new();
         let pool = Pool::start(
             config,
-            program.into(),
             data.path().join("quarantine"),
             metrics.clone(),
             &scope,
@@ -65,14 +65,7 @@ impl Fixture {
     /// A pool of a shell script.
     fn script(script: &str, change: impl FnOnce(&mut Config)) -> Self {
         let data = TempDir::new().unwrap();
-        let (source, program) = (data.path().join("source"), data.path().join("worker"));
-        fs::write(&source, format!("#!/bin/sh\n{script}\n")).unwrap();
-        // A copy by another process: a file that is open for writing here cannot be run by a sibling.
-        let done = std::process::Command::new("install")
-            .args(["-m", "755"])
-            .args([&source, &program])
-            .status();
-        assert!(done.unwrap().success());
+        let program = program(data.path(), script);
         Self::of(&program, data, change)
     }
 
@@ -103,6 +96,19 @@ impl Fixture {
     fn n_failed(&self, reason: &'static str) -> u64 {
         self.metrics.workers_failed.get([reason])
     }
+}
+
+/// A program that runs a shell script, in a directory.
+pub(crate) fn program(directory: &Path, script: &str) -> PathBuf {
+    let (source, program) = (directory.join("source"), directory.join("worker"));
+    fs::write(&source, format!("#!/bin/sh\n{script}\n")).unwrap();
+    // A copy by another process: a file that is open for writing here cannot be run by a sibling.
+    let done = std::process::Command::new("install")
+        .args(["-m", "755"])
+        .args([&source, &program])
+        .status();
+    assert!(done.unwrap().success());
+    program
 }
 
 fn failure<T>(result: Result<T, WorkerError>) -> Failure {
@@ -326,7 +332,7 @@ async fn every_known_poison_is_refused_survived_or_costs_one_process() {
 }
 
 /// The first words of a worker, in octal for `printf`.
-const HELLO: &str = r"printf '\015\0\0\0\200syncline\001\0\0\0'";
+pub(crate) const HELLO: &str = r"printf '\015\0\0\0\200syncline\001\0\0\0'";
 
 #[tokio::test]
 async fn a_program_that_lies_is_not_believed() {

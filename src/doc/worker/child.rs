@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
-use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -111,7 +110,6 @@ pub(super) struct Worker {
 impl Worker {
     /// Starts a process and waits for its hello. It inherits no environment.
     pub(super) async fn start(
-        program: &Path,
         config: &Config,
         processes: &Processes,
         scope: &Scope,
@@ -124,7 +122,7 @@ impl Worker {
             "--cpu-seconds".into(),
             seconds.to_string().into(),
         ];
-        let mut child = Command::new(program)
+        let mut child = Command::new(&config.program)
             .args(arguments)
             .env_clear()
             .stdin(Stdio::piped())

@@ -15,6 +15,7 @@ mod slices;
 mod visible;
 mod wire;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,8 @@ use crate::units;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// The program that is started as `PROGRAM crdt-worker`: this one unless set.
+    pub program: PathBuf,
     /// Worker processes at a time. Each is started when it is needed and ended when it was idle for a while. 1 is enough
     /// for compaction; each costs up to `memory_bytes_max`.
     pub n_workers: usize,
@@ -61,6 +64,8 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            // Also after the file was replaced by a newer version, whose workers may speak another way.
+            program: "/proc/self/exe".into(),
             n_workers: 1,
             queue_max: 64,
             memory_bytes_max: 1 << 30,

@@ -95,7 +95,6 @@ pub struct Pool {
 #[derive(Debug)]
 struct Shared {
     config: Config,
-    program: PathBuf,
     quarantine: PathBuf,
     metrics: Arc<Metrics>,
     scope: Scope,
@@ -114,11 +113,9 @@ struct Job {
 }
 
 impl Pool {
-    /// A pool whose workers are `program crdt-worker`; none is started yet. Its tasks end with the scope, and the processes
-    /// with them.
+    /// A pool of workers, of which none is started yet. Its tasks end with the scope, and the processes with them.
     pub fn start(
         config: Config,
-        program: PathBuf,
         quarantine: PathBuf,
         metrics: Arc<Metrics>,
         scope: &Scope,
@@ -126,7 +123,6 @@ impl Pool {
         let n_workers = config.n_workers.max(1);
         let shared = Arc::new(Shared {
             config,
-            program,
             quarantine,
             metrics,
             scope: scope.clone(),
@@ -407,7 +403,6 @@ impl Slot {
     async fn ask(&mut self, request: &Request) -> Result<Answer, Failure> {
         let Shared {
             config,
-            program,
             metrics,
             scope,
             processes,
@@ -421,7 +416,7 @@ impl Slot {
             Some(worker) => worker,
             none => {
                 sleep_until(self.not_before).await;
-                none.insert(Worker::start(program, config, processes, scope).await?)
+                none.insert(Worker::start(config, processes, scope).await?)
             }
         };
         metrics.worker_requests.inc();

@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::State;
-use crate::doc::{Scanned, merge};
+use crate::doc::{AdoptError, Scanned, merge};
 use crate::ids::Origin;
 use crate::protocol::position::Position;
 use crate::store::compaction::is_generation;
@@ -30,22 +30,29 @@ impl State {
     }
 
     /// The store's snapshot is a new one. What it has and the room lacks (deletions that collecting found) is news for
-    /// everybody; it has its place already, in the snapshot's position, and is not logged.
+    /// everybody; it has its place already, in the snapshot's position, and is not logged. What was collected is dropped
+    /// from memory too.
     pub(super) fn compacted(
         &mut self,
         snapshot: &Scanned,
         generation: Option<(Origin, u64)>,
         now: Instant,
     ) {
-        let Ok(admission) = self.document.admit(snapshot, now) else {
-            // Larger than a document may be with it: kept, and not taken in. Nobody is told that they have it.
-            return;
+        let growth = match self.document.adopt(snapshot) {
+            Ok(adopted) => adopted.growth,
+            // Rows of another node are in it: they are news here like any other.
+            Err(AdoptError::NotOurs) => {
+                let Ok(admission) = self.document.admit(snapshot, now) else {
+                    // Larger than a document may be with it: kept, and not taken in. Nobody is told that they have it.
+                    return;
+                };
+                self.settle_parked(&admission.resolved);
+                self.drop_parked(&admission.dropped);
+                let news: Vec<Bytes> = admission.all_news().cloned().collect();
+                (!news.is_empty())
+                    .then(|| merge(&news).expect("news was walked when it was admitted"))
+            }
         };
-        self.settle_parked(&admission.resolved);
-        self.drop_parked(&admission.dropped);
-        let news: Vec<Bytes> = admission.all_news().cloned().collect();
-        let growth =
-            (!news.is_empty()).then(|| merge(&news).expect("news was walked when it was admitted"));
         match (growth, generation) {
             (growth, Some((origin, sequence))) => {
                 // Also without growth: whoever is here has everything that the generation stands for.

@@ -415,7 +415,9 @@ async fn refusals_are_typed_and_cost_no_process() {
         .replace(' ', "")
         .as_str());
     match fixture.pool.visible("notes", mixed).await {
-        Err(WorkerError::Refused(Refusal::Unsupported)) => {}
+        Err(error @ WorkerError::Refused(Refusal::Unsupported)) => {
+            assert!(!error.blames_document(), "it is only beyond workers");
+        }
         other => panic!("{other:?}"),
     }
     let missing = hex("0101070084080001610 0".replace(' ', "").as_str());

@@ -62,16 +62,18 @@ pub enum WorkerError {
 }
 
 impl WorkerError {
-    /// Whether the document may be at fault, so that asking again and again with it would fail again and again. Not so
-    /// when the pool was busy or stopped, or no worker could be started.
+    /// Whether a worker failed and the document may be at fault, so that asking again and again with it would cost worker
+    /// after worker. Not so when the pool was busy or stopped, no worker could be started, or no worker is made for such a
+    /// document, which costs nothing to find out.
     pub fn blames_document(&self) -> bool {
         match self {
-            Self::Busy { .. } | Self::Stopped | Self::Failed(Failure::Start(_)) => false,
-            Self::TooLarge { .. }
-            | Self::Malformed(_)
+            Self::Busy { .. }
+            | Self::Stopped
+            | Self::TooLarge { .. }
             | Self::Uncollectable(_)
-            | Self::Refused(_)
-            | Self::Failed(_) => true,
+            | Self::Refused(Refusal::Unsupported)
+            | Self::Failed(Failure::Start(_)) => false,
+            Self::Malformed(_) | Self::Refused(_) | Self::Failed(_) => true,
         }
     }
 }

@@ -6,13 +6,14 @@
 import * as Y from 'yjs'
 import { backoffMs } from './backoff.js'
 import type { Member } from './connection.js'
+import { Copy, UnreadableUpdate } from './copy.js'
 import { forkDocument } from './fork.js'
 import type { SaveState, Vector } from './ledger.js'
 import { Ledger } from './ledger.js'
 import type { Presence, PresenceSender } from './presence.js'
-import { Position, encodeClient, errorName } from './protocol/index.js'
-import type { Opened, ServerMessage } from './protocol/index.js'
-import { report } from './report.js'
+import { encodeClient, errorName } from './protocol/index.js'
+import type { Opened, Position, ServerMessage } from './protocol/index.js'
+import { ServerCopy } from './server-copy.js'
 import type { Channel, Failure, FailureCode, Goaway, Session } from './session.js'
 import { networkFailure } from './session.js'
 
@@ -74,7 +75,8 @@ const EMPTY_UPDATE = new Uint8Array([0, 0])
 /** Keeps one `Y.Doc` in step with the server. */
 export class SyncedDocument implements Member {
   readonly #name: string
-  readonly #doc: Y.Doc
+  readonly #copy: Copy
+  readonly #server = new ServerCopy()
   readonly #presence: Presence
   readonly #wanted: Access
   readonly #observer: DocumentObserver
@@ -82,17 +84,11 @@ export class SyncedDocument implements Member {
   readonly #origin: object
   readonly #random: () => number
   readonly #ledger = new Ledger()
-  readonly #position = new Position()
   #phase: Phase = 'idle'
   #session: Session | undefined
   #channel: Channel | undefined
-  #epoch: Uint8Array | undefined
   #access: Access = 'write'
   #frozen = false
-  /** What the server had when it last told; a diff from here holds all that it lacks. */
-  #serverVector: Uint8Array = new Uint8Array([0])
-  /** What the server holds at least, by all that we know: what it told, sent, and confirmed. */
-  readonly #serverHolds = new Map<number, number>()
   #next: Next | undefined
   #nFailures = 0
   #retry: ReturnType<typeof setTimeout> | undefined
@@ -107,15 +103,15 @@ export class SyncedDocument implements Member {
     random: () => number
   }) {
     this.#name = options.name
-    this.#doc = options.doc
+    this.#copy = new Copy(options.doc, options.origin)
     this.#presence = options.presence
     this.#wanted = options.access
     this.#observer = options.observer
     this.#origin = options.origin
     this.#random = options.random
     // Content that was here before us counts as one edit that no server has confirmed.
-    if (Y.encodeStateVector(this.#doc).length > 1) this.#ledger.edit()
-    this.#doc.on('update', this.#onUpdate)
+    if (!this.#copy.isEmpty) this.#ledger.edit()
+    this.#copy.doc.on('update', this.#onUpdate)
   }
 
   /** How many local edits are not durable. */
@@ -149,7 +145,7 @@ export class SyncedDocument implements Member {
 
   /** A new document with the same content, in which what the server lacks has new authors. */
   fork(): Y.Doc {
-    return forkDocument(this.#doc, this.#serverHolds)
+    return forkDocument(this.#copy.doc, this.#server.holds)
   }
 
   /** Broadcasts an application's own bytes to everyone who has the document open; not stored. */
@@ -173,7 +169,7 @@ export class SyncedDocument implements Member {
   /** Leaves for good. */
   destroy(): void {
     this.leave()
-    this.#doc.off('update', this.#onUpdate)
+    this.#copy.doc.off('update', this.#onUpdate)
   }
 
   onConnecting(): void {
@@ -260,10 +256,8 @@ export class SyncedDocument implements Member {
     const first = encodeClient({
       type: 'open',
       document: this.#name,
-      epoch: this.#epoch,
-      clientId: this.#doc.clientID,
-      stateVector: Y.encodeStateVector(this.#doc),
-      position: this.#epoch === undefined ? undefined : this.#position.encode(),
+      clientId: this.#copy.doc.clientID,
+      ...this.#copy.known,
       access: this.#wanted === 'read' || this.#frozen ? 'read' : 'write',
       encodings: [ENCODING_YJS_V1],
     })
@@ -290,7 +284,7 @@ export class SyncedDocument implements Member {
   #onNextMessage(next: Next, message: ServerMessage): void {
     switch (message.type) {
       case 'opened':
-        if (next.opened !== undefined || (message.update.length > 0 && !this.#receive(message.update, message.position))) return
+        if (next.opened !== undefined || !this.#takeOpened(message)) return
         // Observers of the document ran, and may have left it.
         if (this.#next !== next) return
         next.opened = message
@@ -334,11 +328,11 @@ export class SyncedDocument implements Member {
         if (this.#phase === 'open') this.#receive(message.update, message.position)
         return
       case 'durable':
-        this.#holds(this.#ledger.acknowledge(message.sequence))
+        this.#server.note(this.#ledger.acknowledge(message.sequence))
         this.#observer.onLedger()
         return
       case 'syncRequest':
-        this.#serverVector = message.stateVector
+        this.#server.tell(message.stateVector)
         this.#sync()
         this.#observer.onSyncRequest()
         this.#observer.onLedger()
@@ -347,7 +341,7 @@ export class SyncedDocument implements Member {
         this.#ledger.refuse(message.sequence)
         if (message.terminal) {
           // The server takes what is sent in order: everything before the first refusal is in.
-          this.#holds(this.#ledger.refusedFrom)
+          this.#server.note(this.#ledger.refusedFrom)
           this.#frozen = true
         }
         this.#observer.onRejected({ code: errorName(message.code), message: message.text, terminal: message.terminal })
@@ -380,14 +374,10 @@ export class SyncedDocument implements Member {
   #onOpened(message: Extract<ServerMessage, { type: 'opened' }>): void {
     if (this.#phase !== 'opening') return
     // Not open yet: what an editor changes in answer to the missing update belongs into the diff.
-    if (message.update.length > 0) {
-      if (!this.#receive(message.update, message.position)) return
-      // Observers of the document ran, and may have left it.
-      if (!this.#is('opening')) return
-    }
+    // Observers of the document run, and may leave it.
+    if (!this.#takeOpened(message) || !this.#is('opening')) return
     this.#phase = 'open'
-    // The whole truth of this moment: the server may have come back with less than before.
-    this.#serverHolds.clear()
+    this.#server.open(message.stateVector)
     this.#settle(message)
     if (this.#channel !== undefined) this.#presence.open(message.awareness, this.#presenceSender(this.#channel))
     if (!this.#is('open')) return
@@ -399,12 +389,9 @@ export class SyncedDocument implements Member {
   /** Takes over what the server said on opening, and answers with what it lacks. */
   #settle(opened: Opened): void {
     this.#nFailures = 0
-    this.#epoch = opened.epoch
     const granted = opened.access !== this.#access && this.#phase === 'open'
     this.#access = opened.access
-    this.#serverVector = opened.stateVector
-    this.#holds(Y.decodeStateVector(opened.stateVector))
-    this.#position.mergeMax(opened.position)
+    this.#server.tell(opened.stateVector)
     this.#sync()
     if (granted) this.#observer.onAccess(opened.access)
   }
@@ -418,13 +405,6 @@ export class SyncedDocument implements Member {
     }
   }
 
-  /** Notes what the server holds, as far as it is more than was known. */
-  #holds(vector: Vector | undefined): void {
-    for (const [client, clock] of vector ?? []) {
-      if (clock > (this.#serverHolds.get(client) ?? 0)) this.#serverHolds.set(client, clock)
-    }
-  }
-
   #onAccess(access: Access): void {
     this.#access = access
     this.#observer.onAccess(access)
@@ -435,26 +415,16 @@ export class SyncedDocument implements Member {
   /** Sends everything that the server lacks, in one message that settles all that was pending. */
   #sync(): void {
     if (this.#phase !== 'open' || !this.#maySend) return
-    const lacking = this.#serverLacks()
+    const lacking = this.#server.lacks(this.#copy.doc)
     // The server lost what it had called durable, or never had what others sent us: not saved.
     if (lacking && this.#ledger.pending === 0) this.#ledger.edit()
     // A diff always repeats all deletions, however old. It is left out only when none can be news.
     const news = lacking || this.#ledger.pending > 0 || this.#ledger.doubtful
-    const update = news ? Y.encodeStateAsUpdate(this.#doc, this.#serverVector) : EMPTY_UPDATE
-    this.#holds(Y.decodeStateVector(this.#serverVector))
+    const update = news ? this.#server.diff(this.#copy.doc) : EMPTY_UPDATE
     if (this.#isTooLarge(update)) return
-    const after = Y.decodeStateVector(Y.encodeStateVector(this.#doc))
-    const sequence = this.#ledger.send(true, new Map(this.#serverHolds), after)
+    const after = Y.decodeStateVector(Y.encodeStateVector(this.#copy.doc))
+    const sequence = this.#ledger.send(true, new Map(this.#server.holds), after)
     this.#send(encodeClient({ type: 'sync', sequence, update }))
-  }
-
-  /** True when the server's state vector is behind ours in any client's structs. */
-  #serverLacks(): boolean {
-    const theirs = Y.decodeStateVector(this.#serverVector)
-    for (const [client, clock] of Y.decodeStateVector(Y.encodeStateVector(this.#doc))) {
-      if (clock > (theirs.get(client) ?? 0)) return true
-    }
-    return false
   }
 
   get #maySend(): boolean {
@@ -466,7 +436,7 @@ export class SyncedDocument implements Member {
     if (origin === this.#origin) {
       for (const [client, clock] of afterState) {
         // Ours comes back to us only by OPENED, which says so itself.
-        if (client !== this.#doc.clientID && clock > (beforeState.get(client) ?? 0)) this.#holds(new Map([[client, clock]]))
+        if (client !== this.#copy.doc.clientID && clock > (beforeState.get(client) ?? 0)) this.#server.note(new Map([[client, clock]]))
       }
       return
     }
@@ -484,35 +454,38 @@ export class SyncedDocument implements Member {
     const bytesMax = this.#session?.limits.diffBytes ?? Number.POSITIVE_INFINITY
     if (update.length <= bytesMax) return false
     this.#frozen = true
-    this.#holds(sent)
+    this.#server.note(sent)
     const message = `an edit of ${update.length} bytes is more than the ${bytesMax} that the server takes`
     this.#observer.onRejected({ code: 'too_large', message, terminal: true })
     return true
   }
 
-  /** Takes in one update of the server, and the position that it brings us to. */
-  #receive(update: Uint8Array, position: Position): boolean {
-    if (!this.#apply(update)) return false
-    this.#ledger.receive()
-    this.#position.mergeMax(position)
-    return true
+  /** Takes in what OPENED says of the document. */
+  #takeOpened(opened: Opened): boolean {
+    return this.#take(opened.update.length > 0, () => {
+      this.#copy.open(opened)
+    })
   }
 
-  /** Applies an update of the server; false when it cannot be read, and then the channel is redone. */
-  #apply(update: Uint8Array): boolean {
+  /** Takes in one update of the server, and the position that it brings us to. */
+  #receive(update: Uint8Array, position: Position): boolean {
+    return this.#take(true, () => {
+      this.#copy.receive(update, position)
+    })
+  }
+
+  /** False when what was taken cannot be read, and then the channel is redone. */
+  #take(isNews: boolean, take: () => void): boolean {
     try {
-      Y.applyUpdate(this.#doc, update, this.#origin)
-      return true
+      take()
     } catch (cause) {
-      if (isReadable(update)) {
-        // It was an observer of the document that threw, after the update was in.
-        report(cause)
-        return true
-      }
+      if (!(cause instanceof UnreadableUpdate)) throw cause
       this.#send(encodeClient({ type: 'close' }))
-      this.#closed(networkFailure(`unreadable update from the server: ${String(cause)}`))
+      this.#closed(networkFailure(cause.message))
       return false
     }
+    if (isNews) this.#ledger.receive()
+    return true
   }
 
   /** The channel is gone while the session may go on. */
@@ -587,13 +560,4 @@ export class SyncedDocument implements Member {
 function end(channel: Channel): void {
   channel.send(encodeClient({ type: 'close' }))
   channel.finish()
-}
-
-function isReadable(update: Uint8Array): boolean {
-  try {
-    Y.parseUpdateMeta(update)
-    return true
-  } catch {
-    return false
-  }
 }

@@ -2,9 +2,14 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import * as Y from 'yjs'
 import { Position } from '../src/protocol/index.js'
 import type { SavedEvent } from '../src/provider.js'
-import { advance, EMPTY_VECTOR, EPOCH, OTHER_EPOCH, opened, refusal, settle, World, written } from './support/harness.js'
+import { advance, EMPTY_VECTOR, EPOCH, NOTHING, OTHER_EPOCH, opened, refusal, settle, World, written } from './support/harness.js'
 
 let world: World
+
+/** A position of origins that are all of one byte, with their sequences. */
+function at(...entries: [origin: number, sequence: number][]): Position {
+  return Position.decode(new Uint8Array([entries.length, ...entries.flatMap(([origin, sequence]) => [...new Array<number>(8).fill(origin), sequence])]))
+}
 
 beforeEach(() => {
   vi.useFakeTimers()
@@ -84,17 +89,49 @@ describe('opening', () => {
     provider.destroy()
   })
 
-  it('hands back epoch and position on return, the position merged by maximum', async () => {
+  it('[PO1] hands back epoch and position on return: OPENED sets the position, updates move it', async () => {
     const provider = world.provider()
-    const at = (entries: number[]): Position => Position.decode(new Uint8Array(entries))
-    await world.open({ position: at([1, 1, 1, 1, 1, 1, 1, 1, 1, 5]) })
-    world.say({ type: 'update', position: at([1, 2, 2, 2, 2, 2, 2, 2, 2, 9]), update: written('y').update })
+    await world.open({ position: at([1, 5], [2, 3]) })
+    world.say({ type: 'update', position: at([2, 2], [3, 9]), update: written('y').update })
     await world.lose()
     await advance(1000)
     await world.welcome()
     const [open] = world.heardOf('open')
     expect(open?.epoch).toEqual(EPOCH)
-    expect(open?.position).toEqual(new Uint8Array([2, 1, 1, 1, 1, 1, 1, 1, 1, 5, 2, 2, 2, 2, 2, 2, 2, 2, 9]))
+    expect(open?.position).toEqual(at([1, 5], [2, 3], [3, 9]).encode())
+    provider.destroy()
+  })
+
+  it.each([
+    ['with something missing', written('z').update],
+    ['with nothing missing', NOTHING],
+  ])('[PO1] forgets what the server forgot: OPENED %s replaces the position, and every later resume is by it', async (_, update) => {
+    const provider = world.provider()
+    await world.open({ position: at([1, 5], [7, 1]) })
+    await world.lose()
+    await advance(1000)
+    // The entry 7 is a generation that is not known any more: the answer is the whole difference, once.
+    await world.open({ position: at([1, 4], [8, 1]), update })
+    world.say({ type: 'update', position: at([1, 6]), update: written('y').update })
+    await world.lose()
+    await advance(1000)
+    await world.welcome()
+    expect(world.heardOf('open')[0]?.position).toEqual(at([1, 6], [8, 1]).encode())
+    provider.destroy()
+  })
+
+  it('[PO1] no position is ahead of the copy: updates before OPENED, and an OPENED that cannot be read, leave it where it was', async () => {
+    const provider = world.provider()
+    await world.open({ position: at([1, 5]) })
+    await world.lose()
+    await advance(1000)
+    await world.welcome()
+    world.heardAll()
+    world.say({ type: 'update', position: at([1, 9]), update: written('early').update })
+    world.say(opened({ position: at([1, 8]), update: new Uint8Array([9, 9, 9]) }))
+    expect([provider.status, provider.doc.getText('t').toString()]).toEqual(['disconnected', ''])
+    await advance(1000)
+    expect(world.heardOf('open')[0]?.position).toEqual(at([1, 5]).encode())
     provider.destroy()
   })
 

@@ -117,6 +117,21 @@ describe('GOAWAY', () => {
     second.destroy()
   })
 
+  it('[PO1] takes over the position that the new session opened with, and what came on either since', async () => {
+    const at = (...bytes: number[]): Position => Position.decode(new Uint8Array([1, ...new Array<number>(8).fill(bytes[0] ?? 0), bytes[1] ?? 0]))
+    const { old, next } = await goaway({ position: at(1, 9) })
+    await greet(next)
+    world.say({ type: 'update', position: at(2, 4), update: written('before').update }, 1, old)
+    world.say(opened({ position: at(3, 2) }), 1, next)
+    world.say({ type: 'update', position: at(3, 3), update: written('since').update }, 1, next)
+    await settle()
+    expect(old.closed).toBe(true)
+    await world.lose(next)
+    await advance(1_000)
+    await world.welcome()
+    expect(world.heardOf('open')).toMatchObject([{ position: at(3, 3).encode() }])
+  })
+
   it('waits for a slow document only so long, and opens it on the new session all the same', async () => {
     const slow = world.provider(new Y.Doc(), {}, 'slow')
     await world.welcome()

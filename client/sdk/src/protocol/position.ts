@@ -1,5 +1,5 @@
 /**
- * How far this copy is in the document's log: a token that the client merges by maximum and hands
+ * How far this copy is in the document's log: a token that the client keeps by the rule PO1 and hands
  * back when it opens the document again. What its entries mean is the server's affair.
  */
 
@@ -53,11 +53,6 @@ export class Position {
     for (const [origin, sequence] of other.#entries) {
       if (sequence > this.get(origin)) this.#entries.set(origin, sequence)
     }
-  }
-
-  /** Forgets everything: the document was replaced. */
-  clear(): void {
-    this.#entries.clear()
   }
 
   encode(): Uint8Array<ArrayBuffer> {

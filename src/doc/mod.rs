@@ -37,8 +37,8 @@ pub use document::{AdoptError, Adopted, Document, DocumentLimits, LoadError, Tai
 pub use merge::{MergeError, merge};
 pub use park::ParkId;
 pub use presence::{
-    Applied, CLIENTS_PER_SESSION_MAX, ClaimError, Presence, RENEW_AFTER, RENEWAL_CHECK,
-    TOMBSTONES_MAX, Trust,
+    Applied, CLIENTS_PER_SESSION_MAX, Changes, ClaimError, Presence, RENEW_AFTER, RENEWAL_CHECK,
+    SETTLED_AFTER, Settled, TOMBSTONES_MAX, Trust,
 };
 pub use scan::{ScanError, ScanLimits, Scanned, scan};
 pub use state_vector::{STATE_VECTOR_CLIENTS_MAX, StateVector, StateVectorError};

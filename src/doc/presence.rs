@@ -13,7 +13,7 @@
 //! - **What does not belong to a session is ignored and never punished** (PR3): stock clients re-send what they hear of
 //!   everybody.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,7 +42,11 @@ const TICK_ENTRIES_MAX: usize = 256;
 /// The size from which a tick's message takes no further entry, in bytes.
 const TICK_BYTES_MAX: usize = 32 * 1024;
 
-/// How many keyframes repeat that somebody is gone, in case the first word of it was lost.
+/// How long after a change was relayed, with no newer one, it counts as the last word for now: it is then said again to
+/// whom the first time may not have reached. A cursor that stopped is wrong for about that long where datagrams are lost.
+pub const SETTLED_AFTER: Duration = Duration::from_millis(400);
+
+/// How many keyframes repeat that somebody is gone, for a reader too slow for the first word of it.
 const REMOVAL_KEYFRAMES: u8 = 2;
 
 /// How a session comes to own client ids.
@@ -71,7 +75,7 @@ pub enum ClaimError {
 /// What became of a session's update.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// The client ids whose entries were news. They wait for [`Presence::take_dirty`].
+    /// The client ids whose entries were news. They wait for [`Presence::take_changes`].
     pub accepted: Vec<ClientId>,
     /// How many entries were ignored because the session does not own them.
     pub n_foreign: usize,
@@ -80,6 +84,26 @@ pub struct Applied {
     /// Awareness update to send to this session alone: it shows itself with a clock that readers take for old news, and
     /// will answer with a higher one.
     pub poke: Option<Bytes>,
+}
+
+/// What changed, as awareness updates with the latest of each entry.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Changes {
+    /// Which call of [`Presence::take_changes`] gave this; they count from 1.
+    pub number: u64,
+    /// Who shows nothing any more. This has to arrive: no later word would mend it.
+    pub gone: Option<Bytes>,
+    /// What others show. Something newer follows soon, or [`Presence::take_settled`] repeats it: it may get lost.
+    pub shown: Option<Bytes>,
+}
+
+/// Changes that nothing newer followed, once more, clocks and all.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// They were last told with this number of [`Changes`] or later. Who cannot have lost any of those needs no repeat.
+    pub since: u64,
+    /// The entries, as an awareness update.
+    pub update: Bytes,
 }
 
 #[derive(Debug)]
@@ -97,6 +121,12 @@ struct Slot<S> {
     renew_at: Instant,
     /// Whether it is in `dirty`.
     is_dirty: bool,
+    /// Whether it shows something else than when it was last relayed; a mere renewal does not.
+    is_changed: bool,
+    /// The number of the changes that told of it last.
+    told_in: u64,
+    /// Its place in `settling`.
+    settles_at: Option<Instant>,
     /// How many keyframes still say that it is gone.
     n_removal_keyframes: u8,
 }
@@ -116,6 +146,9 @@ pub struct Presence<S = SessionId> {
     sessions: BTreeMap<S, Session>,
     /// What changed since it was last sent, longest waiting first.
     dirty: VecDeque<ClientId>,
+    /// What was relayed and is not known to be the last word yet, by the time at which it will be.
+    settling: BTreeSet<(Instant, ClientId)>,
+    n_told: u64,
     /// Ids that lost their owner, oldest first. May name some that have one again.
     tombstones: VecDeque<ClientId>,
 }
@@ -126,6 +159,8 @@ impl<S> Default for Presence<S> {
             slots: BTreeMap::new(),
             sessions: BTreeMap::new(),
             dirty: VecDeque::new(),
+            settling: BTreeSet::new(),
+            n_told: 0,
             tombstones: VecDeque::new(),
         }
     }
@@ -167,6 +202,9 @@ impl<S: Copy + Ord + Debug> Presence<S> {
                     clock: None,
                     renew_at: now + RENEW_AFTER,
                     is_dirty: false,
+                    is_changed: false,
+                    told_in: 0,
+                    settles_at: None,
                     n_removal_keyframes: 0,
                 });
                 None
@@ -243,6 +281,7 @@ impl<S: Copy + Ord + Debug> Presence<S> {
             }
             self.tombstones.push_back(client);
             if slot.state.take().is_some() {
+                slot.is_changed = true;
                 slot.n_removal_keyframes = REMOVAL_KEYFRAMES;
                 mark(&mut self.dirty, client, slot);
             }
@@ -255,26 +294,80 @@ impl<S: Copy + Ord + Debug> Presence<S> {
         !self.dirty.is_empty()
     }
 
-    /// What changed since the last call, as one awareness update with the latest state of each. In a crowd it takes a
-    /// bounded part, longest waiting first, and the table stays dirty.
-    pub fn take_dirty(&mut self) -> Option<Bytes> {
-        let mut builder = Builder::default();
+    /// What changed since the last call, with the latest of each. In a crowd it takes a bounded part, longest waiting
+    /// first, and the table stays dirty.
+    pub fn take_changes(&mut self, now: Instant) -> Option<Changes> {
+        let mut gone = Builder::default();
+        let mut shown = Builder::default();
+        let number = self.n_told + 1;
         for _ in 0..TICK_ENTRIES_MAX {
-            if builder.len() >= TICK_BYTES_MAX {
+            if gone.len() + shown.len() >= TICK_BYTES_MAX {
                 break;
             }
             let Some(client) = self.dirty.pop_front() else {
                 break;
             };
-            if let Some(slot) = self.slots.get_mut(&client) {
-                slot.is_dirty = false;
-                if let Some(clock) = slot.clock {
-                    builder.push(client, clock, slot.state.as_deref());
+            let Some(slot) = self.slots.get_mut(&client) else {
+                continue;
+            };
+            slot.is_dirty = false;
+            let Some(clock) = slot.clock else { continue };
+            let is_changed = std::mem::take(&mut slot.is_changed);
+            if is_changed && let Some(at) = slot.settles_at.take() {
+                self.settling.remove(&(at, client));
+            }
+            slot.told_in = number;
+            if let Some(state) = &slot.state {
+                shown.push(client, clock, Some(state));
+                if is_changed {
+                    let at = now + SETTLED_AFTER;
+                    slot.settles_at = Some(at);
+                    self.settling.insert((at, client));
                 }
+            } else {
+                gone.push(client, clock, None);
             }
         }
         self.trim_tombstones();
-        builder.finish()
+        let (gone, shown) = (gone.finish(), shown.finish());
+        if gone.is_none() && shown.is_none() {
+            return None;
+        }
+        self.n_told = number;
+        Some(Changes {
+            number,
+            gone,
+            shown,
+        })
+    }
+
+    /// When [`Presence::take_settled`] next has something.
+    pub fn settles_at(&self) -> Option<Instant> {
+        self.settling.first().map(|(at, _)| *at)
+    }
+
+    /// What was relayed [`SETTLED_AFTER`] ago and is still what is shown: each change once. Bounded in bytes as a tick's
+    /// message is; the rest stays due.
+    pub fn take_settled(&mut self, now: Instant) -> Option<Settled> {
+        let mut builder = Builder::default();
+        let mut since = u64::MAX;
+        while builder.len() < TICK_BYTES_MAX
+            && let Some(&(at, client)) = self.settling.first()
+            && at <= now
+        {
+            self.settling.pop_first();
+            let Some(slot) = self.slots.get_mut(&client) else {
+                continue;
+            };
+            slot.settles_at = None;
+            // What has changed again goes out with the next tick, and settles anew.
+            if let (Some(clock), Some(state), false) = (slot.clock, &slot.state, slot.is_changed) {
+                builder.push(client, clock, Some(state));
+                since = since.min(slot.told_in);
+            }
+        }
+        let update = builder.finish()?;
+        Some(Settled { since, update })
     }
 
     /// Everybody who shows something, as an awareness update; `None` when nobody does.
@@ -295,10 +388,15 @@ impl<S: Copy + Ord + Debug> Presence<S> {
     }
 
     /// The snapshot with those who left lately, for readers who may have lost an update: repeats every entry as it was
-    /// relayed, clocks and all. `None` when there is nothing to say.
+    /// relayed, clocks and all. `None` when there is nothing to say. What waits for its tick or its repeat is in it.
     pub fn keyframe(&mut self) -> Option<Bytes> {
         let mut builder = Builder::default();
+        self.dirty.clear();
+        self.settling.clear();
         for (&client, slot) in &mut self.slots {
+            slot.is_dirty = false;
+            slot.is_changed = false;
+            slot.settles_at = None;
             let Some(clock) = slot.clock else { continue };
             if slot.state.is_none() {
                 if slot.n_removal_keyframes == 0 {
@@ -417,6 +515,7 @@ impl<S> Slot<S> {
             Some(_) | None => entry.clock,
         };
         let was_shown = self.state.is_some();
+        self.is_changed |= self.state.as_deref() != state;
         self.is_heard = true;
         self.clock = Some(clock);
         self.renew_at = now + RENEW_AFTER;

@@ -164,10 +164,12 @@ impl Room {
                     }
                 }
             }
-            while let Some(changed) = self.table.take_dirty() {
+            while let Some(changes) = self.table.take_changes(self.now) {
                 quiet = false;
-                for client in self.clients.values_mut() {
-                    client.receive(&changed, self.now);
+                for changed in [changes.gone, changes.shown].into_iter().flatten() {
+                    for client in self.clients.values_mut() {
+                        client.receive(&changed, self.now);
+                    }
                 }
             }
             if quiet {

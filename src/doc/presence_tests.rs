@@ -30,6 +30,17 @@ fn read(bytes: Option<Bytes>) -> Vec<(ClientId, u64, Option<String>)> {
         .collect()
 }
 
+/// What a tick tells, those who are gone first.
+fn told<S: Copy + Ord + Debug>(
+    table: &mut Presence<S>,
+    now: Instant,
+) -> Vec<(ClientId, u64, Option<String>)> {
+    let Some(changes) = table.take_changes(now) else {
+        return Vec::new();
+    };
+    [read(changes.gone), read(changes.shown)].concat()
+}
+
 fn native() -> (Presence<u32>, Instant) {
     let mut table = Presence::new();
     table.join(1, "ada".into());
@@ -44,14 +55,11 @@ fn pr1_entries_end_with_their_session() {
     table.claim(1, ADA, now).unwrap();
     let applied = table.apply(1, &one(ADA, 3, Some("{\"x\":1}")), Trust::Claimed, now);
     assert_eq!(applied.accepted, [ADA]);
-    assert_eq!(
-        read(table.take_dirty()),
-        [(ADA, 3, Some("{\"x\":1}".into()))]
-    );
-    assert_eq!(table.take_dirty(), None);
+    assert_eq!(told(&mut table, now), [(ADA, 3, Some("{\"x\":1}".into()))]);
+    assert_eq!(table.take_changes(now), None);
     table.leave(1);
     assert!(table.is_dirty());
-    assert_eq!(read(table.take_dirty()), [(ADA, 3, None)]);
+    assert_eq!(told(&mut table, now), [(ADA, 3, None)]);
     assert_eq!(table.snapshot(None), None);
     assert_eq!(table.n_shown(), 0);
 }
@@ -72,7 +80,7 @@ fn pr2_newer_session_takes_over() {
     table.join(3, "ada".into());
     table.claim(1, ADA, now).unwrap();
     table.apply(1, &one(ADA, 3, Some("1")), Trust::Claimed, now);
-    table.take_dirty();
+    table.take_changes(now);
     table.claim(3, ADA, now).unwrap();
     let applied = table.apply(1, &one(ADA, 4, Some("2")), Trust::Claimed, now);
     assert_eq!((applied.accepted.len(), applied.n_foreign), (0, 1));
@@ -81,7 +89,7 @@ fn pr2_newer_session_takes_over() {
     let applied = table.apply(3, &one(ADA, 4, Some("3")), Trust::Claimed, now);
     assert_eq!(applied.accepted, [ADA]);
     table.leave(3);
-    assert_eq!(read(table.take_dirty()), [(ADA, 4, None)]);
+    assert_eq!(told(&mut table, now), [(ADA, 4, None)]);
 }
 
 /// PR2: nobody takes another user's client id, not even after that user left.
@@ -116,11 +124,11 @@ fn pr3_foreign_entries_are_ignored() {
     table.claim(1, ADA, now).unwrap();
     table.claim(2, BOB, now).unwrap();
     table.apply(2, &one(BOB, 5, Some("1")), Trust::Claimed, now);
-    table.take_dirty();
+    table.take_changes(now);
     let update = many(&[(BOB, 6, None), (ADA, 1, Some("1")), (33, 9, Some("9"))]);
     let applied = table.apply(1, &update, Trust::Claimed, now);
     assert_eq!((applied.accepted, applied.n_foreign), (vec![ADA], 2));
-    assert_eq!(read(table.take_dirty()), [(ADA, 1, Some("1".into()))]);
+    assert_eq!(told(&mut table, now), [(ADA, 1, Some("1".into()))]);
 }
 
 /// PR4: a stock session owns the one id that it shows first, and nothing else ever.
@@ -153,7 +161,7 @@ fn pr4_an_echo_is_no_takeover() {
     let (mut table, now) = native();
     table.join(3, "ada".into());
     table.apply(1, &one(ADA, 4, Some("1")), Trust::Stock, now);
-    table.take_dirty();
+    table.take_changes(now);
     assert_eq!(
         table
             .apply(3, &one(ADA, 4, Some("1")), Trust::Stock, now)
@@ -162,7 +170,7 @@ fn pr4_an_echo_is_no_takeover() {
     );
     let applied = table.apply(3, &one(ADA, 5, Some("2")), Trust::Stock, now);
     assert_eq!(applied.accepted, [ADA]);
-    table.take_dirty();
+    table.take_changes(now);
     table.leave(1);
     assert!(!table.is_dirty());
 }
@@ -175,7 +183,7 @@ fn pr5_clocks_only_grow() {
     let mut apply = |clock, state| {
         let applied = table.apply(1, &one(ADA, clock, state), Trust::Claimed, now);
         assert_eq!(applied.poke, None);
-        (applied.accepted.len(), read(table.take_dirty()))
+        (applied.accepted.len(), told(&mut table, now))
     };
     assert_eq!(apply(5, Some("5")).0, 1);
     assert_eq!(apply(4, Some("4")).0, 0);
@@ -192,9 +200,9 @@ fn pr5_renewals_are_relayed() {
     let (mut table, now) = native();
     table.claim(1, ADA, now).unwrap();
     table.apply(1, &one(ADA, 5, Some("5")), Trust::Claimed, now);
-    table.take_dirty();
+    table.take_changes(now);
     table.apply(1, &one(ADA, 6, Some("5")), Trust::Claimed, now);
-    assert_eq!(read(table.take_dirty()), [(ADA, 6, Some("5".into()))]);
+    assert_eq!(told(&mut table, now), [(ADA, 6, Some("5".into()))]);
 }
 
 /// PR6: who returns with a clock that readers hold already is poked, not relayed.
@@ -205,7 +213,7 @@ fn pr6_returning_with_an_old_clock() {
     table.claim(1, ADA, now).unwrap();
     table.apply(1, &one(ADA, 57, Some("1")), Trust::Claimed, now);
     table.leave(1);
-    table.take_dirty();
+    table.take_changes(now);
     table.claim(3, ADA, now).unwrap();
     assert_eq!(read(table.snapshot(Some(ADA))), [(ADA, 57, None)]);
     let applied = table.apply(3, &one(ADA, 0, Some("2")), Trust::Claimed, now);
@@ -213,7 +221,7 @@ fn pr6_returning_with_an_old_clock() {
     assert!(!table.is_dirty());
     let applied = table.apply(3, &one(ADA, 58, Some("2")), Trust::Claimed, now);
     assert_eq!((applied.accepted, applied.poke), (vec![ADA], None));
-    assert_eq!(read(table.take_dirty()), [(ADA, 58, Some("2".into()))]);
+    assert_eq!(told(&mut table, now), [(ADA, 58, Some("2".into()))]);
     // From here on an old clock is an overtaken datagram.
     let applied = table.apply(3, &one(ADA, 1, Some("1")), Trust::Claimed, now);
     assert_eq!(applied, Applied::default());
@@ -227,7 +235,7 @@ fn pr7_a_poke_clears_a_ghost() {
     table.claim(1, ADA, now).unwrap();
     table.apply(1, &one(ADA, 5, Some("1")), Trust::Claimed, now);
     table.claim(3, ADA, now).unwrap();
-    table.take_dirty();
+    table.take_changes(now);
     assert_eq!(table.renewals(now), []);
     let pokes = table.renewals(now + RENEW_AFTER);
     let (to, poke) = &pokes[0];
@@ -235,7 +243,7 @@ fn pr7_a_poke_clears_a_ghost() {
     assert_eq!(table.renewals(now + RENEW_AFTER), []);
     assert_eq!(table.renewals(now + RENEW_AFTER + RENEWAL_CHECK).len(), 1);
     table.apply(3, &one(ADA, 5, None), Trust::Claimed, now);
-    assert_eq!(read(table.take_dirty()), [(ADA, 5, None)]);
+    assert_eq!(told(&mut table, now), [(ADA, 5, None)]);
 }
 
 /// PR8: keyframes repeat what was relayed, and for a while who left.
@@ -248,7 +256,7 @@ fn pr8_keyframes() {
     table.apply(1, &one(ADA, 5, Some("5")), Trust::Claimed, now);
     table.apply(2, &one(BOB, 6, Some("6")), Trust::Claimed, now);
     table.leave(1);
-    table.take_dirty();
+    table.take_changes(now);
     let gone = (ADA, 5, None);
     let here = (BOB, 6, Some("6".to_owned()));
     for _ in 0..REMOVAL_KEYFRAMES {
@@ -256,6 +264,85 @@ fn pr8_keyframes() {
     }
     assert_eq!(read(table.keyframe()), std::slice::from_ref(&here));
     assert_eq!(read(table.snapshot(None)), [here]);
+}
+
+/// PR8: what must arrive is told apart from what may get lost.
+#[test]
+fn pr8_who_is_gone_is_told_apart() {
+    let (mut table, now) = native();
+    table.claim(1, ADA, now).unwrap();
+    table.claim(2, BOB, now).unwrap();
+    table.apply(1, &one(ADA, 1, Some("1")), Trust::Claimed, now);
+    table.apply(2, &one(BOB, 1, Some("1")), Trust::Claimed, now);
+    let changes = table.take_changes(now).unwrap();
+    assert_eq!((changes.number, changes.gone), (1, None));
+    // Gone by a word of its own, gone with its session, and both while others move.
+    table.apply(1, &one(ADA, 2, None), Trust::Claimed, now);
+    table.apply(2, &one(BOB, 2, Some("2")), Trust::Claimed, now);
+    let changes = table.take_changes(now).unwrap();
+    assert_eq!(changes.number, 2);
+    assert_eq!(read(changes.gone), [(ADA, 2, None)]);
+    assert_eq!(read(changes.shown), [(BOB, 2, Some("2".into()))]);
+    table.leave(2);
+    let changes = table.take_changes(now).unwrap();
+    assert_eq!(read(changes.gone), [(BOB, 2, None)]);
+    assert_eq!(changes.shown, None);
+    assert_eq!(table.take_settled(now + 2 * SETTLED_AFTER), None);
+}
+
+/// PR8: a change is repeated once, at the clock that was relayed last, when no newer one has come for a while.
+#[test]
+fn pr8_the_last_word_is_repeated_once_it_has_settled() {
+    let (mut table, start) = native();
+    let at = |ms| start + Duration::from_millis(ms);
+    table.claim(1, ADA, start).unwrap();
+    table.claim(2, BOB, start).unwrap();
+    // One moves all the time, the other once.
+    for (clock, ms) in (1..=60).zip((0..).step_by(50)) {
+        let state = clock.to_string();
+        table.apply(1, &one(ADA, clock, Some(&state)), Trust::Claimed, at(ms));
+        if clock == 1 {
+            table.apply(2, &one(BOB, 1, Some("1")), Trust::Claimed, at(ms));
+        }
+        let due = table.settles_at().is_some_and(|due| due <= at(ms));
+        assert_eq!(due, ms == 400);
+        if let Some(settled) = table.take_settled(at(ms)) {
+            assert_eq!((ms, settled.since), (400, 1));
+            assert_eq!(read(Some(settled.update)), [(BOB, 1, Some("1".into()))]);
+        }
+        table.take_changes(at(ms));
+    }
+    // The last move was told at 2,950 ms by the 60th changes; a renewal since is no newer word, only a newer clock.
+    table.apply(1, &one(ADA, 61, Some("60")), Trust::Claimed, at(3_200));
+    table.take_changes(at(3_200)).unwrap();
+    assert_eq!(table.settles_at(), Some(at(3_350)));
+    assert_eq!(table.take_settled(at(3_349)), None);
+    let settled = table.take_settled(at(3_350)).unwrap();
+    assert_eq!(settled.since, 61);
+    assert_eq!(read(Some(settled.update)), [(ADA, 61, Some("60".into()))]);
+    // Neither a renewal after that nor what a keyframe says is repeated.
+    table.apply(1, &one(ADA, 62, Some("60")), Trust::Claimed, at(18_000));
+    table.take_changes(at(18_000)).unwrap();
+    assert_eq!(table.settles_at(), None);
+    table.apply(1, &one(ADA, 63, Some("61")), Trust::Claimed, at(19_000));
+    table.take_changes(at(19_000)).unwrap();
+    table.apply(2, &one(BOB, 2, Some("2")), Trust::Claimed, at(19_001));
+    assert_eq!(read(table.keyframe()).len(), 2);
+    assert_eq!((table.settles_at(), table.is_dirty()), (None, false));
+}
+
+/// In a crowd whose tick is longer than the time to settle, what moves on is still no last word.
+#[test]
+fn pr8_what_waits_to_be_told_anew_is_not_repeated() {
+    let (mut table, now) = native();
+    table.claim(1, ADA, now).unwrap();
+    table.apply(1, &one(ADA, 1, Some("1")), Trust::Claimed, now);
+    table.take_changes(now);
+    table.apply(1, &one(ADA, 2, Some("2")), Trust::Claimed, now);
+    assert_eq!(table.take_settled(now + SETTLED_AFTER), None);
+    let later = now + 2 * SETTLED_AFTER;
+    table.take_changes(later);
+    assert_eq!(table.settles_at(), Some(later + SETTLED_AFTER));
 }
 
 /// PR9: entries that readers could not take are not relayed; the rest of the update is.
@@ -280,13 +367,13 @@ fn ticks_are_bounded_in_crowds() {
         table.claim(id, id, now).unwrap();
         table.apply(id, &one(id, 1, Some("\"first\"")), Trust::Claimed, now);
     }
-    let first = read(table.take_dirty());
+    let first = told(&mut table, now);
     assert_eq!(first.len(), TICK_ENTRIES_MAX);
     table.apply(999, &one(999, 2, Some("\"latest\"")), Trust::Claimed, now);
     table.apply(0, &one(0, 2, Some("\"again\"")), Trust::Claimed, now);
     let mut rest = Vec::new();
     while table.is_dirty() {
-        rest.extend(read(table.take_dirty()));
+        rest.extend(told(&mut table, now));
     }
     assert_eq!(rest.len(), 1000 - TICK_ENTRIES_MAX + 1);
     assert_eq!(rest[rest.len() - 2], (999, 2, Some("\"latest\"".into())));
@@ -295,7 +382,7 @@ fn ticks_are_bounded_in_crowds() {
     for id in 0..100 {
         table.apply(id, &one(id, 9, Some(&large)), Trust::Claimed, now);
     }
-    assert!(table.take_dirty().unwrap().len() < TICK_BYTES_MAX + 2100);
+    assert!(table.take_changes(now).unwrap().shown.unwrap().len() < TICK_BYTES_MAX + 2100);
 }
 
 /// Memory of people who left is bounded, and none of them is forgotten before readers are told.
@@ -303,7 +390,7 @@ fn ticks_are_bounded_in_crowds() {
 fn tombstones_are_bounded() {
     let mut table: Presence<u64> = Presence::new();
     let now = Instant::now();
-    let mut told = BTreeSet::new();
+    let mut heard = BTreeSet::new();
     for id in 0..3 * TOMBSTONES_MAX as u64 {
         table.join(id, "u".into());
         table.claim(id, id, now).unwrap();
@@ -311,9 +398,9 @@ fn tombstones_are_bounded() {
         table.leave(id);
     }
     while table.is_dirty() {
-        told.extend(read(table.take_dirty()).into_iter().map(|(id, ..)| id));
+        heard.extend(told(&mut table, now).into_iter().map(|(id, ..)| id));
     }
-    assert_eq!(told.len(), 3 * TOMBSTONES_MAX);
+    assert_eq!(heard.len(), 3 * TOMBSTONES_MAX);
     assert!(table.slots.len() <= TOMBSTONES_MAX);
     assert!(table.tombstones.len() <= TOMBSTONES_MAX);
     assert!(table.sessions.is_empty());

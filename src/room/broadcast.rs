@@ -18,6 +18,18 @@ pub enum Form {
     Yjs,
 }
 
+/// How sure a message has to arrive, where a member's path has a quick way that may lose it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// The quick way will do: something newer follows soon, or a repeat does.
+    Hint,
+    /// It must arrive.
+    Sure,
+    /// It repeats hints from [`Broadcast::from`] on: it must reach those to whom one of them went the quick way. Nobody
+    /// else needs it.
+    Repeat,
+}
+
 const N_FORMS: usize = 2;
 
 /// An update, a presence message or an application's message on its way to many members.
@@ -27,7 +39,7 @@ pub struct Broadcast {
     number: u64,
     position: Position,
     body: Bytes,
-    keyframe: bool,
+    delivery: Delivery,
     forms: [OnceLock<Bytes>; N_FORMS],
 }
 
@@ -39,7 +51,7 @@ impl Broadcast {
             number,
             position,
             body,
-            keyframe: false,
+            delivery: Delivery::Sure,
             forms: Default::default(),
         }
     }
@@ -57,25 +69,35 @@ impl Broadcast {
         Self::update(0, Position::new(), body)
     }
 
-    /// Presence that a lossy path may carry.
-    pub fn presence(body: Bytes) -> Self {
-        Self::message(body)
-    }
-
-    /// Presence that must arrive: the whole table, sent now and then so that what a lossy path lost is mended.
-    pub fn presence_keyframe(body: Bytes) -> Self {
+    /// What people show now. `number` counts the room's presence hints, from 1.
+    pub fn presence_hint(number: u64, body: Bytes) -> Self {
         Self {
-            keyframe: true,
+            number,
+            delivery: Delivery::Hint,
             ..Self::message(body)
         }
     }
 
-    /// The room's push number after this update; 0 for what is not an update.
+    /// Presence that must arrive: that somebody is gone, the whole table, a word to one member.
+    pub fn presence(body: Bytes) -> Self {
+        Self::message(body)
+    }
+
+    /// What hints told, from number `from` on, and is the last word for now.
+    pub fn presence_repeat(from: u64, body: Bytes) -> Self {
+        Self {
+            from,
+            delivery: Delivery::Repeat,
+            ..Self::message(body)
+        }
+    }
+
+    /// The room's push number after this update, or the number of a presence hint; 0 for everything else.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// Who has every push up to this one lacks nothing before this update.
+    /// Who has every push up to this one lacks nothing before this update. Of a repeat: the first hint that it repeats.
     pub fn from(&self) -> u64 {
         self.from
     }
@@ -90,9 +112,9 @@ impl Broadcast {
         &self.body
     }
 
-    /// Whether this must not be sent over a path that may lose it.
-    pub fn is_keyframe(&self) -> bool {
-        self.keyframe
+    /// How sure it has to arrive.
+    pub fn delivery(&self) -> Delivery {
+        self.delivery
     }
 
     /// Its size in bytes, for bounds.

@@ -20,7 +20,7 @@ pub struct Config {
     /// The longest presence tick, however large the crowd.
     #[serde(with = "units::duration")]
     pub presence_tick_max: Duration,
-    /// Time between two full presence messages, which mend what datagrams lost and keep stock clients, which
+    /// Time between two full presence messages, which mend what slow members were spared and keep stock clients, which
     /// forget others after 30 s and close after 30 s of silence, content.
     #[serde(with = "units::duration")]
     pub presence_keyframe: Duration,

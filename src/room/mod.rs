@@ -22,9 +22,11 @@ mod settle;
 mod state;
 
 #[cfg(test)]
+mod presence_tests;
+#[cfg(test)]
 mod state_tests;
 
-pub use broadcast::{Broadcast, Form};
+pub use broadcast::{Broadcast, Delivery, Form};
 pub use collector::Workers;
 pub use config::Config;
 pub use event::{Count, Effect, Event, Join, Kind, Refused, Submitted};

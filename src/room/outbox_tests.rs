@@ -28,7 +28,7 @@ fn update(number: u64, len: usize) -> Arc<Broadcast> {
 }
 
 fn presence(len: usize) -> Arc<Broadcast> {
-    Arc::new(Broadcast::presence(Bytes::from(vec![0; len])))
+    Arc::new(Broadcast::presence_hint(1, Bytes::from(vec![0; len])))
 }
 
 fn take(outbox: &mut Outbox) -> (Vec<Out>, Taken) {

@@ -10,6 +10,7 @@
 //! - the acknowledgements of one member only grow and never skip an update that is parked.
 
 mod positions;
+mod presence;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -23,11 +24,8 @@ use super::event::{Count, Effect, Event, Join, Kind, Refused, Submitted};
 use super::member::{Closing, MemberId, Opened, Out};
 use super::settle::Unsettled;
 use crate::auth::Access;
-use crate::doc::{
-    Admission, AdmitError, Document, ParkId, Presence, RENEWAL_CHECK, TailUpdate, Trust,
-};
+use crate::doc::{Admission, AdmitError, Document, ParkId, Presence, RENEWAL_CHECK, TailUpdate};
 use crate::ids::{Epoch, Origin};
-use crate::protocol::awareness::AwarenessUpdate;
 use crate::protocol::close::ErrorCode;
 use crate::protocol::position::Position;
 
@@ -59,6 +57,7 @@ pub struct State {
     presence: Presence<MemberId>,
     presence_due: Option<Instant>,
     presence_sent: Option<Instant>,
+    presence_repeated: Option<Instant>,
     keyframe_due: Instant,
     renewal_due: Instant,
     parked_by: HashMap<ParkId, (MemberId, Arc<str>)>,
@@ -90,6 +89,7 @@ impl State {
             presence: Presence::new(),
             presence_due: None,
             presence_sent: None,
+            presence_repeated: None,
             parked_by: HashMap::new(),
             accepting: true,
             acks_due: Vec::new(),
@@ -142,11 +142,7 @@ impl State {
 
     /// When the room next wants a [`Event::Tick`].
     pub fn next_tick(&self) -> Instant {
-        let renewal = (self.presence.n_shown() > 0).then_some(self.renewal_due);
-        [self.presence_due, renewal]
-            .into_iter()
-            .flatten()
-            .fold(self.keyframe_due, Instant::min)
+        self.next_presence()
     }
 
     /// The next thing to do; `None` when all is done.
@@ -178,14 +174,7 @@ impl State {
                 update,
                 trust,
             } => self.show(member, &update, trust, now),
-            Event::QueryPresence(member) => {
-                if self.members.contains_key(&member)
-                    && let Some(everybody) = self.presence.snapshot(None)
-                {
-                    let everybody = Broadcast::presence_keyframe(everybody);
-                    self.reply(member, Out::Presence(Arc::new(everybody)));
-                }
-            }
+            Event::QueryPresence(member) => self.tell_everybody(member),
             Event::Message { member, bytes } => {
                 if self.members.contains_key(&member) {
                     self.effects.push_back(Effect::Message {
@@ -510,50 +499,10 @@ impl State {
         }
     }
 
-    fn show(&mut self, id: MemberId, update: &AwarenessUpdate, trust: Trust, now: Instant) {
-        let applied = self.presence.apply(id, update, trust, now);
-        if let Some(poke) = applied.poke {
-            self.poke(id, poke);
-        }
-        if !applied.accepted.is_empty() {
-            self.presence_changed(now);
-        }
-    }
-
-    fn poke(&mut self, id: MemberId, poke: Bytes) {
-        let poke = Arc::new(Broadcast::presence_keyframe(poke));
-        self.reply(id, Out::Presence(poke));
-    }
-
     fn tick(&mut self, now: Instant) {
-        if self.renewal_due <= now {
-            self.renewal_due = now + RENEWAL_CHECK;
-            for (owner, poke) in self.presence.renewals(now) {
-                self.poke(owner, poke);
-            }
-        }
-        if self.keyframe_due <= now {
-            self.keyframe_due = now + self.config.presence_keyframe;
-            if let Some(table) = self.presence.keyframe() {
-                self.effects
-                    .push_back(Effect::Presence(Arc::new(Broadcast::presence_keyframe(
-                        table,
-                    ))));
-                self.presence_due = None;
-            }
+        if self.presence_tick(now) {
             let expired = self.document.expire_parked(now);
             self.drop_parked(&expired);
-        }
-        if self.presence_due.is_some_and(|due| due <= now) {
-            self.presence_due = None;
-            if let Some(changed) = self.presence.take_dirty() {
-                self.presence_sent = Some(now);
-                self.effects
-                    .push_back(Effect::Presence(Arc::new(Broadcast::presence(changed))));
-            }
-            if self.presence.is_dirty() {
-                self.presence_changed(now);
-            }
         }
         if self.accepting {
             let owing: Vec<_> = self
@@ -571,13 +520,5 @@ impl State {
                 self.ask(id);
             }
         }
-    }
-
-    /// Latest wins per tick: the first change after a quiet time goes out at once, then one message a tick.
-    fn presence_changed(&mut self, now: Instant) {
-        let due = self.presence_sent.map_or(now, |sent| {
-            now.max(sent + self.config.presence_tick(self.members.len()))
-        });
-        self.presence_due = Some(self.presence_due.map_or(due, |before| before.min(due)));
     }
 }

@@ -1,40 +1,44 @@
 //! What a room does, as lists of events and the effects that they have. No clock, no task, no I/O.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use yrs::{Doc, ReadTxn, Text, Transact};
 
+use super::broadcast::Broadcast;
 use super::config::Config;
 use super::event::{Count, Effect, Event, Join, Kind, Refused};
 use super::member::{MemberId, Opened, Out};
 use super::state::State;
 use crate::auth::Access;
-use crate::doc::{Document, DocumentLimits, ScanLimits, StateVector, Trust, merge, scan};
+use crate::doc::{Document, DocumentLimits, ScanLimits, StateVector, merge, scan};
 use crate::ids::{Epoch, Origin};
 use crate::protocol::awareness::{AwarenessUpdate, Builder};
 use crate::protocol::close::ErrorCode;
 use crate::protocol::position::Position;
 use crate::store::compaction::draw_generation;
 
-const ALICE: MemberId = MemberId(1);
-const BOB: MemberId = MemberId(2);
+pub(super) const ALICE: MemberId = MemberId(1);
+pub(super) const BOB: MemberId = MemberId(2);
 
 /// A room, its clock, and what it did.
-struct Room {
-    state: State,
-    now: Instant,
+pub(super) struct Room {
+    pub(super) state: State,
+    pub(super) now: Instant,
     epoch: Epoch,
     log: Vec<(u64, Bytes)>,
     said: BTreeMap<MemberId, Vec<Out>>,
     relayed: Vec<(Bytes, Option<MemberId>)>,
-    presence: Vec<(Bytes, bool)>,
+    /// The positions that were relayed with updates.
+    moved: Vec<Position>,
+    pub(super) presence: Vec<Arc<Broadcast>>,
     counts: Vec<Count>,
 }
 
 impl Room {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let now = Instant::now();
         let epoch = Epoch::from_bytes([7; 16]);
         let document = Document::new(DocumentLimits::default());
@@ -46,13 +50,14 @@ impl Room {
             log: Vec::new(),
             said: BTreeMap::new(),
             relayed: Vec::new(),
+            moved: Vec::new(),
             presence: Vec::new(),
             counts: Vec::new(),
         }
     }
 
     /// One batch of one event.
-    fn on(&mut self, event: Event) {
+    pub(super) fn on(&mut self, event: Event) {
         self.batch([event]);
     }
 
@@ -67,11 +72,10 @@ impl Room {
                     sequence, update, ..
                 } => self.log.push((sequence, update)),
                 Effect::Relay { update, except } => {
+                    self.moved.push(update.position().clone());
                     self.relayed.push((update.body().clone(), except));
                 }
-                Effect::Presence(presence) => self
-                    .presence
-                    .push((presence.body().clone(), presence.is_keyframe())),
+                Effect::Presence(presence) => self.presence.push(presence),
                 Effect::Reply(member, out) => self.said.entry(member).or_default().push(out),
                 Effect::CatchUp(member, update) => self
                     .said
@@ -84,7 +88,7 @@ impl Room {
         }
     }
 
-    fn join(&mut self, member: MemberId) -> Opened {
+    pub(super) fn join(&mut self, member: MemberId) -> Opened {
         self.on(Event::Join(join(member)));
         match self.heard(member).pop() {
             Some(Out::Opened(opened)) => *opened,
@@ -101,7 +105,7 @@ impl Room {
         self.said.remove(&member).unwrap_or_default()
     }
 
-    fn tick_at(&mut self, after: Duration) {
+    pub(super) fn tick_at(&mut self, after: Duration) {
         self.now += after;
         self.on(Event::Tick);
     }
@@ -145,7 +149,7 @@ fn edits(n: usize) -> Vec<Bytes> {
         .collect()
 }
 
-fn shows(client: u64, clock: u64, state: &str) -> AwarenessUpdate {
+pub(super) fn shows(client: u64, clock: u64, state: &str) -> AwarenessUpdate {
     let mut builder = Builder::default();
     builder.push(client, clock, Some(state));
     AwarenessUpdate::decode(&builder.finish().unwrap()).unwrap()
@@ -409,57 +413,6 @@ fn a_joiner_that_knows_a_position_gets_the_tail_only() {
 }
 
 #[test]
-fn presence_goes_out_at_once_then_once_a_tick_with_the_latest() {
-    let mut room = Room::new();
-    room.join(ALICE);
-    room.join(BOB);
-    room.tick_at(Duration::ZERO);
-    room.presence.clear();
-    let moves = |member: MemberId, clock, state: &str| Event::Presence {
-        member,
-        update: shows(member.0, clock, state),
-        trust: Trust::Claimed,
-    };
-    room.on(moves(ALICE, 1, "1"));
-    assert!(room.state.next_tick() <= room.now, "the first at once");
-    room.tick_at(Duration::ZERO);
-    assert_eq!(room.presence.len(), 1);
-    // Many moves of two people within a tick are one message with the last of each.
-    for clock in 2..50 {
-        room.on(moves(ALICE, clock, &clock.to_string()));
-        room.on(moves(BOB, clock, &clock.to_string()));
-    }
-    room.tick_at(Duration::from_millis(1));
-    assert_eq!(room.presence.len(), 1, "not before the tick");
-    room.tick_at(Config::default().presence_tick);
-    assert_eq!(room.presence.len(), 2);
-    let both = AwarenessUpdate::decode(&room.presence[1].0).unwrap();
-    let states: Vec<_> = both.entries().map(|entry| entry.state()).collect();
-    assert_eq!(states, [Some("49"), Some("49")]);
-
-    // Leaving clears at once.
-    room.on(Event::Leave(ALICE));
-    room.tick_at(Duration::ZERO);
-    let cleared = AwarenessUpdate::decode(&room.presence[2].0).unwrap();
-    assert!(cleared.entries().all(|entry| entry.state().is_none()));
-}
-
-#[test]
-fn a_keyframe_shows_everybody_now_and_then() {
-    let mut room = Room::new();
-    room.join(ALICE);
-    room.on(Event::Presence {
-        member: ALICE,
-        update: shows(1, 1, "{}"),
-        trust: Trust::Claimed,
-    });
-    room.tick_at(Duration::ZERO);
-    room.presence.clear();
-    room.tick_at(Config::default().presence_keyframe);
-    assert!(room.presence.iter().any(|(_, keyframe)| *keyframe));
-}
-
-#[test]
 fn a_replaced_history_ends_every_membership() {
     let mut room = Room::new();
     room.join(ALICE);
@@ -551,6 +504,49 @@ fn st44_positions_with_unknown_entries() {
     };
     assert!(resume(Origin::from_bytes([9; 8])).is_empty());
     assert_eq!(resume(draw_generation()), merge(&edits).unwrap());
+}
+
+/// PO1: OPENED's position is true of a copy that took OPENED in, whatever the copy's own was, and with the positions of the
+/// updates since it stays so: the next OPENED has nothing.
+#[test]
+fn po1_a_copy_is_where_opened_and_the_updates_since_say() {
+    let mut room = Room::new();
+    room.join(ALICE);
+    let edits = edits(5);
+    for (edit, n) in edits[..3].iter().zip(1..) {
+        room.update(ALICE, n, Kind::Live, edit);
+    }
+    let mut mine = Position::of(draw_generation(), 3);
+    mine.advance(Origin::from_bytes([1; 8]), 2);
+    let resume = |room: &mut Room, position: &Position| {
+        room.on(Event::Join(Join {
+            position: Some(position.clone()),
+            ..join(BOB)
+        }));
+        match room.heard(BOB).pop() {
+            Some(Out::Opened(opened)) => opened,
+            other => panic!("{other:?}"),
+        }
+    };
+    let opened = resume(&mut room, &mine);
+    assert_eq!(opened.missing, merge(&edits[..3]).unwrap(), "all of it");
+    assert_eq!(&opened.position, room.state.document().position());
+    // Replaced it serves; merged it would be distrusted again.
+    assert!(resume(&mut room, &opened.position).missing.is_empty());
+    let mut merged = mine.clone();
+    merged.merge_max(&opened.position);
+    assert!(!resume(&mut room, &merged).missing.is_empty());
+
+    let mut position = opened.position;
+    for (edit, n) in edits[3..].iter().zip(4..) {
+        room.update(ALICE, n, Kind::Live, edit);
+    }
+    for moved in std::mem::take(&mut room.moved) {
+        position.merge_max(&moved);
+    }
+    let again = resume(&mut room, &position);
+    assert!(again.missing.is_empty());
+    assert_eq!(again.position, position);
 }
 
 /// A room whose origin was dropped from the position gives out no sequence again.

@@ -1,38 +1,15 @@
 //! A client that leaves: what it sent before it went is in the document, although nothing can be said to it any more.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-
 use bytes::Bytes;
-use syncline::auth::Mode;
-use syncline::ids::NodeId;
 use syncline::protocol::yjs::Message;
-use syncline::session::{self, Context, Door, Present};
+use syncline::session::Door;
 use syncline::shutdown::Scope;
-use syncline::transport::{Link, memory};
 use yrs::Doc;
 
 use crate::support::{Server, Session, Way, append, soon};
 
 /// More than the queues between a client and its room hold, so that our first failed write comes in the middle.
 const N_EDITS: usize = 300;
-
-/// A client's end of a link within the process, served by the node's rooms.
-fn serve(server: &Server, door: Door, scope: &Scope) -> Link {
-    let context = Arc::new(Context {
-        config: session::Config::default(),
-        registry: server.node.registry().clone(),
-        auth: Mode::Development,
-        node: NodeId::random(),
-        metrics: server.node.metrics().clone(),
-        scope: scope.clone(),
-        n_sessions: AtomicUsize::new(0),
-        present: Present::default(),
-    });
-    let (ours, theirs) = memory::pair();
-    scope.spawn(session::accept(context, ours, door));
-    theirs
-}
 
 /// Waits until a newcomer finds every edit.
 async fn all_arrived(server: &Server) {
@@ -45,7 +22,7 @@ async fn all_arrived(server: &Server) {
 async fn a_native_client_that_hears_nothing_more_is_heard_to_its_end() {
     let server = Server::start().await;
     let scope = Scope::new();
-    let link = serve(&server, Door::Native, &scope);
+    let link = server.serve(Door::Native, &scope);
     let mut session = Session::greet(link, Scope::new()).await;
     let mut document = session.open(1, "notes").await;
     let sequence = document.sequence;
@@ -69,7 +46,7 @@ async fn a_stock_client_that_hears_nothing_more_is_heard_to_its_end() {
     let door = Door::Yjs {
         document: "notes".into(),
     };
-    let link = serve(&server, door, &scope);
+    let link = server.serve(door, &scope);
     let mut writer = link.sender.open(1).await.unwrap();
     let step1 = Message::SyncStep1(Bytes::from_static(&[0])).encode();
     writer.write(&[step1]).await.unwrap();

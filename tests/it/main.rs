@@ -15,6 +15,7 @@ mod kill;
 mod leaving;
 mod native;
 mod poison;
+mod presence;
 mod sessions;
 mod slow;
 mod support;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use syncline::ids::{DocumentKey, DocumentName, Epoch, OrgId};
+use syncline::ids::{DocumentKey, DocumentName, Epoch, OrgId, Origin};
 use syncline::protocol::close::ErrorCode;
 use syncline::protocol::message::{Access, ClientDocument, Open, ServerControl, ServerDocument};
 
@@ -191,6 +191,37 @@ async fn an_up_to_date_resume_is_small_on_a_document_with_many_deletions() {
     let on_the_wire = ServerDocument::Opened(again.opened).encode().len();
     assert!(on_the_wire <= 200, "{on_the_wire} bytes");
     server.node.stop().await;
+}
+
+/// PO1, ST44: a copy whose position tells of a generation that nobody knows any more gets the whole difference once. It is
+/// where OPENED says from then on.
+#[tokio::test]
+async fn a_forgotten_generation_costs_one_difference() {
+    for way in WAYS {
+        let server = Server::start().await;
+        let mut alice = Session::connect(&server, way).await;
+        let mut a = alice.open(1, "notes").await;
+        let mut sequence = 0;
+        for _ in 0..10 {
+            sequence = a.write(&"0123456789".repeat(10)).await;
+        }
+        alice.durable(&mut a, sequence).await;
+        let b = alice.try_open(2, open("notes", 2)).await.unwrap();
+        let resume = |position| Open {
+            epoch: Some(b.epoch()),
+            // Nothing of the text, so that the difference is seen.
+            position: Some(position),
+            ..open("notes", 2)
+        };
+        let mut forgotten = b.position();
+        forgotten.advance(Origin::from_bytes(*b"gen\0\0\0\0\x09"), 3);
+        let first = alice.try_open(3, resume(forgotten)).await.unwrap();
+        assert!(first.opened.update.len() > 1_000, "the whole of it");
+        assert_eq!(first.position(), b.position());
+        let second = alice.try_open(4, resume(first.position())).await.unwrap();
+        assert!(second.opened.update.is_empty(), "nothing is missing");
+        server.node.stop().await;
+    }
 }
 
 /// A storm of joins costs one merge.

@@ -2,11 +2,14 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use bytes::Bytes;
+use syncline::auth::Mode;
 use syncline::config::Config;
-use syncline::ids::{Epoch, SessionId};
+use syncline::ids::{Epoch, NodeId, SessionId};
 use syncline::node::Node;
 use syncline::protocol::awareness::{AwarenessUpdate, Builder};
 use syncline::protocol::message::{
@@ -14,9 +17,10 @@ use syncline::protocol::message::{
     ServerDocument, VERSION, Welcome, encoding,
 };
 use syncline::protocol::position::Position;
+use syncline::session::{self, Context, Door, Present};
 use syncline::shutdown::Scope;
 use syncline::transport::tls::CertificateHash;
-use syncline::transport::{Link, Received, Writer, dial};
+use syncline::transport::{Link, Received, Writer, dial, memory};
 use tempfile::TempDir;
 use tokio::time::timeout;
 use yrs::updates::decoder::Decode;
@@ -89,6 +93,23 @@ impl Server {
             node: Node::start(config(data.path())).await.unwrap(),
             data,
         }
+    }
+
+    /// A client's end of a link within the process, served by the node's rooms.
+    pub(crate) fn serve(&self, door: Door, scope: &Scope) -> Link {
+        let context = Arc::new(Context {
+            config: session::Config::default(),
+            registry: self.node.registry().clone(),
+            auth: Mode::Development,
+            node: NodeId::random(),
+            metrics: self.node.metrics().clone(),
+            scope: scope.clone(),
+            n_sessions: AtomicUsize::new(0),
+            present: Present::default(),
+        });
+        let (ours, theirs) = memory::pair();
+        scope.spawn(session::accept(context, ours, door));
+        theirs
     }
 
     /// The base of WebSocket addresses.

@@ -3,7 +3,8 @@
  *
  * Only the local client's entry is ever sent; the server owns who is there and clears it when a
  * session ends. Changes go as datagrams where the carrier has them, which may be lost, so the last
- * word of a burst is repeated on the reliable path.
+ * word of a burst is repeated on the reliable path; that we are gone is said there at once. The server
+ * does the same towards the others.
  */
 
 import type { Awareness } from 'y-protocols/awareness'
@@ -14,14 +15,11 @@ import { report } from './report.js'
 const GAP_MS = 60
 
 /**
- * A burst is over after this much quiet; its last state is then repeated on the reliable path. With a
- * higher clock, since it is on the way to the others that datagrams are lost, in Firefox a whole burst
- * of them: for the server the same clock would be nothing new, and it would tell nobody.
+ * A burst is over after this much quiet; its last state is then repeated on the reliable path. As it is,
+ * clock and all: a server that has it does nothing, one that has not tells the others, and sees to it
+ * that it reaches them.
  */
 const SETTLE_MS = 400
-
-/** Documents repeat at different moments, or they would be lost together again. */
-const SETTLE_SPREAD_MS = 400
 
 /** Others forget us after 30 s, so our state is renewed twice as often. */
 const RENEW_MS = 15_000
@@ -50,7 +48,7 @@ export class Presence {
   #lastSentAt = Number.NEGATIVE_INFINITY
   #flushTimer: ReturnType<typeof setTimeout> | undefined
   #settleTimer: ReturnType<typeof setTimeout> | undefined
-  #isRepeating = false
+  #isMoving = false
 
   constructor(awareness: Awareness, origin: object) {
     this.#awareness = awareness
@@ -74,7 +72,11 @@ export class Presence {
     this.#clearTimers()
     this.#sender = sender
     this.receive(snapshot)
-    if (this.#isOpen && this.#awareness.getLocalState() !== null) this.#repeat()
+    if (!this.#isOpen || this.#awareness.getLocalState() === null) return
+    this.#isMoving = true
+    this.#announce()
+    this.#isMoving = false
+    this.#repeat()
   }
 
   /** The channel is gone, and with it everything we knew of the others. */
@@ -125,7 +127,7 @@ export class Presence {
   }
 
   readonly #onUpdate = (change: AwarenessChange, origin: unknown): void => {
-    if (this.#isRepeating) return
+    if (this.#isMoving) return
     const own = this.#awareness.clientID
     const touched = [...change.added, ...change.updated, ...change.removed].includes(own)
     if (!touched || this.#sender === undefined) return
@@ -159,20 +161,14 @@ export class Presence {
       sender.reliable(update)
       return
     }
-    this.#settleTimer = setTimeout(
-      () => {
-        this.#settleTimer = undefined
-        this.#repeat()
-      },
-      SETTLE_MS + (this.#awareness.clientID % SETTLE_SPREAD_MS),
-    )
+    this.#settleTimer = setTimeout(() => {
+      this.#settleTimer = undefined
+      this.#repeat()
+    }, SETTLE_MS)
   }
 
-  /** The last word of a burst again: as it is, with a clock that is news to everybody. */
+  /** Says where we are on the path that loses nothing. */
   #repeat(): void {
-    this.#isRepeating = true
-    this.#announce()
-    this.#isRepeating = false
     this.#sender?.reliable(this.#encode())
   }
 

@@ -419,10 +419,17 @@ describe('another history', () => {
     const doc = new Y.Doc()
     const provider = world.provider(doc)
     await world.open()
+    let nReplaced = 0
+    provider.on('replaced', () => (nReplaced += 1))
     world.say({ type: 'replaced', epoch: OTHER_EPOCH })
+    // CLOSED follows, and is nothing new.
+    world.say({ type: 'closed', ...refusal('epoch_mismatch') })
     world.say({ type: 'update', position: new Position(), update: written('other history').update })
     doc.getText('t').insert(0, 'mine')
-    expect(provider.status).toBe('replaced')
+    expect([provider.status, nReplaced]).toEqual(['replaced', 1])
+    const copy = new Y.Doc()
+    Y.applyUpdate(copy, provider.exportLocal())
+    expect(copy.getText('t').toString()).toBe('mine')
     expect(doc.getText('t').toString()).toBe('mine')
     expect(world.heard().filter(({ type }) => type === 'update' || type === 'sync')).toMatchObject([])
     provider.destroy()

@@ -95,6 +95,44 @@ function idleLink(): Link {
   return { carrier: 'memory', open: ignore, send: ignore, datagram: () => false, finish: ignore, close: ignore }
 }
 
+describe('the link without a network', () => {
+  it('moves nothing until it is told to, keeps what was sent in order, and is over once', async () => {
+    const network = new MemoryNetwork()
+    network.automatic = false
+    const heard: unknown[] = []
+    const handlers: LinkHandlers = {
+      onMessage: (channel, bytes) => heard.push(['message', channel, ...bytes]),
+      onDatagram: (channel, bytes) => heard.push(['datagram', channel, ...bytes]),
+      onChannelEnd: (channel) => heard.push(['end', channel]),
+      onClose: ({ code }) => heard.push(['close', code]),
+    }
+    const dialled = network.dialer.dial(handlers, new AbortController().signal)
+    await Promise.resolve()
+    expect([network.nWaiting, network.links]).toEqual([1, []])
+    network.accept()
+    const link = await dialled
+    const [server] = network.links
+    if (server === undefined) throw new Error('nothing was dialled')
+    link.open(1, Uint8Array.of(1))
+    link.send(1, Uint8Array.of(2))
+    expect([link.datagram(1, new Uint8Array(1_101)), link.datagram(1, Uint8Array.of(3))]).toEqual([false, true])
+    link.finish(1)
+    await Promise.resolve()
+    expect(heard).toEqual([])
+    expect(server.takeSent().map(({ kind }) => kind)).toEqual(['open', 'message', 'datagram', 'finish'])
+    expect(server.takeSent()).toEqual([])
+    server.deliverDatagram(1, Uint8Array.of(5))
+    server.deliver(1, Uint8Array.of(4))
+    server.endChannel(1)
+    server.drop()
+    server.drop()
+    server.deliver(1, Uint8Array.of(6))
+    link.send(1, Uint8Array.of(7))
+    expect(heard).toEqual([['datagram', 1, 5], ['message', 1, 4], ['end', 1], ['close', 1006]])
+    expect(server.takeSent()).toEqual([])
+  })
+})
+
 /** As much of a WebSocket as the link touches. */
 class FakeSocket {
   static last: FakeSocket

@@ -114,11 +114,15 @@ describe('the connection', () => {
     expect([quic.nWaiting, tcp.links.length]).toEqual([1, 2])
     const { kept } = world
     provider.destroy()
-    world = new World()
-    world.kept = kept
+    world = new World(kept)
     world.dialers = [over('webtransport', quic), over('websocket', world.network)]
     expect(new QuicMemory({ read: () => kept, write: () => undefined }).isBlocked(Date.now())).toBe(true)
-    provider.destroy()
+    const next = world.provider()
+    await settle()
+    expect([quic.nWaiting, world.nLinks]).toEqual([1, 1])
+    await world.open()
+    expect([next.status, next.carrier]).toEqual(['connected', 'websocket'])
+    next.destroy()
   })
 
   it.each([

@@ -14,7 +14,7 @@ use crate::ids::CLIENT_ID_MAX;
 use crate::protocol::awareness::AwarenessUpdate;
 use crate::protocol::close::ErrorCode;
 use crate::protocol::message::{self, ClientDocument, Open, Refusal, ServerDocument, encoding};
-use crate::room::{Closing, Form, Kind, Out};
+use crate::room::{Closing, Delivery, Form, Kind, Out};
 use crate::session::channel::{Channel, Ended, Request};
 use crate::session::context::Session;
 use crate::session::outbound::{self, End, Words};
@@ -85,6 +85,7 @@ impl Document {
         let mut words = Native {
             channel: self.channel,
             sender: self.sender,
+            last_datagram: 0,
         };
         let gone = {
             let outbound = outbound::write(&channel, &mut self.writer, &mut words);
@@ -201,6 +202,8 @@ fn closed(closing: &Closing) -> Bytes {
 struct Native {
     channel: u32,
     sender: Sender,
+    /// The number of the last presence hint that went by datagram and may be lost; 0 when none did.
+    last_datagram: u64,
 }
 
 impl Words for Native {
@@ -223,11 +226,18 @@ impl Words for Native {
                 .encode()
             }),
             Out::Presence(presence) => {
-                // What does not fit a datagram, or finds no room, goes on the stream.
-                let by_datagram = !presence.is_keyframe()
-                    && self.sender.datagram(self.channel, presence.body()).is_ok();
-                if by_datagram {
-                    return None;
+                match presence.delivery() {
+                    Delivery::Hint => {
+                        // What does not fit a datagram, or finds no room, goes on the stream.
+                        let sent = self.sender.datagram(self.channel, presence.body());
+                        if sent.is_ok() {
+                            self.last_datagram = presence.number();
+                            return None;
+                        }
+                    }
+                    // All that it repeats went on the stream.
+                    Delivery::Repeat if self.last_datagram < presence.from() => return None,
+                    Delivery::Repeat | Delivery::Sure => {}
                 }
                 presence.frame(Form::Native, |presence| {
                     ServerDocument::Presence(presence.body().clone()).encode()

@@ -14,7 +14,7 @@ use crate::doc::{StateVector, Trust};
 use crate::protocol::awareness::AwarenessUpdate;
 use crate::protocol::close::ErrorCode;
 use crate::protocol::yjs::Message;
-use crate::room::{Closing, Form, Kind, Out};
+use crate::room::{Closing, Delivery, Form, Kind, Out};
 use crate::session::channel::{Channel, Ended, Request};
 use crate::session::context::Session;
 use crate::session::outbound::{self, End, Words};
@@ -168,6 +168,8 @@ impl Words for Yjs {
             Out::Update(update) => frames.push(update.frame(Form::Yjs, |update| {
                 Message::Update(update.body().clone()).encode()
             })),
+            // Nothing was lost on the way to a WebSocket.
+            Out::Presence(presence) if presence.delivery() == Delivery::Repeat => {}
             Out::Presence(presence) => frames.push(presence.frame(Form::Yjs, |presence| {
                 Message::Awareness(presence.body().clone()).encode()
             })),

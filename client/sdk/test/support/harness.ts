@@ -47,21 +47,27 @@ export class World {
   /** Instead of the one network that is there by default. */
   dialers: readonly Dialer[] | undefined
   /** What is remembered of QUIC between pages. */
-  kept: string | null = null
-  readonly connection = new Connection({
-    discover: () => {
-      this.nDiscoveries += 1
-      const endpoints: Endpoints = { webtransport: undefined, websocketUrl: 'ws://test/ws' }
-      return this.discoveryError === undefined ? Promise.resolve(endpoints) : Promise.reject(this.discoveryError)
-    },
-    probe: () => {
-      this.nProbes += 1
-      return Promise.resolve(this.health)
-    },
-    dialers: () => this.dialers ?? [this.network.dialer],
-    quic: new QuicMemory({ read: () => this.kept, write: (value) => (this.kept = value) }),
-    random: () => 0.5,
-  })
+  kept: string | null
+  readonly connection: Connection
+
+  /** `kept` is what the page before remembered of QUIC. */
+  constructor(kept: string | null = null) {
+    this.kept = kept
+    this.connection = new Connection({
+      discover: () => {
+        this.nDiscoveries += 1
+        const endpoints: Endpoints = { webtransport: undefined, websocketUrl: 'ws://test/ws' }
+        return this.discoveryError === undefined ? Promise.resolve(endpoints) : Promise.reject(this.discoveryError)
+      },
+      probe: () => {
+        this.nProbes += 1
+        return Promise.resolve(this.health)
+      },
+      dialers: () => this.dialers ?? [this.network.dialer],
+      quic: new QuicMemory({ read: () => this.kept, write: (value) => (this.kept = value) }),
+      random: () => 0.5,
+    })
+  }
 
   provider(doc = new Y.Doc(), options: SynclineProviderOptions = {}, name = 'notes'): SynclineProvider {
     return new SynclineProvider('http://test', name, doc, { connection: this.connection, ...options })

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use crate::doc::content::{CLOCK_MAX, Cursor, Kind, Links, Parent, Struct, VALUE_NESTING_MAX};
 use crate::doc::delete_index::DeletedRange;
+use crate::doc::state_vector::StateVector;
 use crate::ids::ClientId;
 
 /// What a scan may cost. Every limit is checked before the cost arises.
@@ -239,6 +240,14 @@ impl Scanned {
     }
 
     /// The byte of the delete set.
+    /// What the holder of this update holds when it is a whole document, without holes.
+    pub fn state_vector(&self) -> StateVector {
+        self.sections()
+            .iter()
+            .map(|section| (section.client, u64::from(section.end)))
+            .collect()
+    }
+
     pub(super) fn deletes_at(&self) -> usize {
         self.deletes_at as usize
     }

@@ -199,7 +199,6 @@ impl Job {
         if lacks_before || held.state_vector() != document.state_vector() {
             return Err(CompactionError::Lossy);
         }
-        let old = before.map(|before| self.held(before.bytes())).transpose()?;
         let mut rows = Vec::with_capacity(loaded.rows.len());
         let mut left = (0, 0);
         for row in loaded.rows {
@@ -216,9 +215,9 @@ impl Job {
             return Ok(Outcome::Nothing(left.0, left.1));
         }
         let has_growth = document.has_news(&snapshot);
-        let known = old.as_ref().map(Document::state_vector);
+        let known = before.map(|before| before.state_vector());
         let digest = digest(&self.key, &loaded.digest, known, &mut document, &held)?;
-        drop((held, old, document));
+        drop((held, document));
         yield_now().await;
 
         let keys: Vec<_> = rows.iter().map(|row| (row.origin, row.sequence)).collect();
@@ -276,11 +275,11 @@ impl Job {
 fn digest(
     key: &DocumentKey,
     before: &Bytes,
-    known: Option<&StateVector>,
+    known: Option<StateVector>,
     document: &mut Document,
     snapshot: &Document,
 ) -> Result<Bytes, ScanError> {
-    let mut sum = match (known, Digest::decode(before)) {
+    let mut sum = match (&known, Digest::decode(before)) {
         (None, _) => ContentSum::new(),
         (Some(_), Ok(digest)) => digest.content(),
         (Some(_), Err(cause)) => {
@@ -289,8 +288,7 @@ fn digest(
             return Ok(before.clone());
         }
     };
-    let nothing = StateVector::new();
-    sum.add(&walk(&document.diff(known.unwrap_or(&nothing)))?);
+    sum.add(&walk(&document.diff(&known.unwrap_or_default()))?);
     Ok(Bytes::copy_from_slice(&snapshot.digest(sum).encode()))
 }
 

@@ -1,6 +1,5 @@
 //! A client that leaves: what it sent before it went is in the document, although nothing can be said to it any more.
 
-use bytes::Bytes;
 use syncline::protocol::yjs::Message;
 use syncline::session::Door;
 use syncline::shutdown::Scope;
@@ -43,13 +42,7 @@ async fn a_native_client_that_hears_nothing_more_is_heard_to_its_end() {
 async fn a_stock_client_that_hears_nothing_more_is_heard_to_its_end() {
     let server = Server::start().await;
     let scope = Scope::new();
-    let door = Door::Yjs {
-        document: "notes".into(),
-    };
-    let link = server.serve(door, &scope);
-    let mut writer = link.sender.open(1).await.unwrap();
-    let step1 = Message::SyncStep1(Bytes::from_static(&[0])).encode();
-    writer.write(&[step1]).await.unwrap();
+    let (link, mut writer) = server.enter_stock("notes", &scope).await;
     drop(link.receiver);
     let doc = Doc::new();
     for _ in 0..N_EDITS {

@@ -171,13 +171,7 @@ async fn pr8_a_last_word_that_came_by_stream_goes_on_by_stream() {
 async fn pr8_who_lost_nothing_gets_no_repeat() {
     let server = Server::start().await;
     let scope = Scope::new();
-    let door = Door::Yjs {
-        document: "notes".into(),
-    };
-    let mut stock = server.serve(door, &scope);
-    let mut writer = stock.sender.open(1).await.unwrap();
-    let step1 = Message::SyncStep1(Bytes::from_static(&[0])).encode();
-    writer.write(&[step1]).await.unwrap();
+    let (mut stock, writer) = server.enter_stock("notes", &scope).await;
     let (mut watcher, w) = enter(&server, &scope, WATCHER).await;
     let (mover, mut m) = enter(&server, &scope, MOVER).await;
     pause();

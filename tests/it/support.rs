@@ -17,6 +17,7 @@ use syncline::protocol::message::{
     ServerDocument, VERSION, Welcome, encoding,
 };
 use syncline::protocol::position::Position;
+use syncline::protocol::yjs::Message;
 use syncline::session::{self, Context, Door, Present};
 use syncline::shutdown::Scope;
 use syncline::transport::tls::CertificateHash;
@@ -110,6 +111,18 @@ impl Server {
         let (ours, theirs) = memory::pair();
         scope.spawn(session::accept(context, ours, door));
         theirs
+    }
+
+    /// A stock client that holds nothing, within the process, in a document.
+    pub(crate) async fn enter_stock(&self, document: &str, scope: &Scope) -> (Link, Writer) {
+        let door = Door::Yjs {
+            document: document.into(),
+        };
+        let link = self.serve(door, scope);
+        let mut writer = link.sender.open(1).await.unwrap();
+        let step1 = Message::SyncStep1(Bytes::from_static(&[0])).encode();
+        writer.write(&[step1]).await.unwrap();
+        (link, writer)
     }
 
     /// The base of WebSocket addresses.

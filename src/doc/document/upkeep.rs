@@ -9,7 +9,6 @@ use crate::doc::digest::{ContentSum, Digest};
 use crate::doc::merge::{Source, merge_sources};
 use crate::doc::scan::{Scanned, rescan};
 use crate::doc::snapshot::Snapshot;
-use crate::doc::state_vector::StateVector;
 
 /// A delete set of nothing.
 const NO_DELETES: &[u8] = &[0];
@@ -58,10 +57,7 @@ impl Document {
     /// The snapshot becomes the collected state and what lies behind it. Nothing overlaps, so this is linear, whatever a
     /// stranger deleted.
     fn replace_prefix(&mut self, collected: &Scanned) {
-        let sections = collected.sections().iter();
-        let covered: StateVector = sections
-            .map(|section| (section.client, u64::from(section.end)))
-            .collect();
+        let covered = collected.state_vector();
         let behind = self.snapshot.diff(&covered, NO_DELETES).expect(WALKED);
         let behind = rescan(&behind).expect(WALKED);
         let sources = [collected, &behind].into_iter().flat_map(|update| {

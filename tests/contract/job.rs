@@ -124,8 +124,8 @@ pub(super) async fn st46_a_fault_at_any_step_loses_nothing(fixture: Fixture) {
     append(&*store, &typed[200..250]).await;
     let scope = Scope::new();
     let slow = job(store.clone(), Arc::new(MergeOnly), &rows);
-    let slow = scope.spawn(async move { slow.run().await });
     let n_before = store.n_compactions();
+    let slow = scope.spawn(async move { slow.run().await });
     while store.n_compactions() == n_before {
         tokio::task::yield_now().await;
     }
